@@ -1,0 +1,385 @@
+"""The command line: every verb of kdnas, with exit codes that scripts can trust."""
+
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdnas.errors import InputError
+
+app = typer.Typer(
+    name="kdnas",
+    help="Search, distil and link small semantic image encoders for each class of devices.\n\n"
+    "Start with:  kdnas run --device wearable --preset quick",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Device = Annotated[str | None, typer.Option("--device", help="Device class (kdnas list devices), or a TOML file of your own.")]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="Data set (kdnas list datasets), or folder:PATH.")]
+SpaceName = Annotated[str | None, typer.Option("--space", help="Search space (kdnas list spaces).")]
+TeacherName = Annotated[str | None, typer.Option("--teacher", help="Teacher (kdnas list teachers).")]
+Preset = Annotated[str | None, typer.Option("--preset", help="How much to compute: smoke (a minute, for tests), quick (minutes), standard, paper.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run directory to make (default: below runs/).")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (kdnas show settings); may be given often.")]
+Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; the command line wins over it.")]
+Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def guard(command: Callable[..., None]) -> Callable[..., None]:
+    """Exit codes: 2 for what the user can mend (one line, no traceback), 130 for Ctrl-C, 1 for our own faults."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            typer.echo(f"kdnas: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            hint = f"; go on with: kdnas {command.__name__} --resume {_last_run}" if _last_run else ""
+            typer.echo(f"\nkdnas: stopped{hint}", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output went away (| head)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise
+            place = f" {error.filename}" if error.filename else ""
+            typer.echo(f"kdnas: cannot write{place}: {error.strerror}; free space or choose another --out", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+_last_run: Path | None = None
+
+
+def say(line: str) -> None:
+    """A line of progress, on standard error so that standard output stays machine-readable."""
+    typer.echo(line, err=True)
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def _go(
+    verb: str, given: Mapping[str, Any], config: Path | None, pairs: list[str] | None, out: Path | None,
+    resume: Path | None, as_json: bool, architecture: Path | None = None,
+) -> None:  # fmt: skip
+    global _last_run
+    from kdnas.config import load_config, make_settings, parse_assignments
+    from kdnas.pipeline import api
+
+    named = {key: value for key, value in given.items() if value is not None}
+    layers = {**(load_config(config) if config else {}), **parse_assignments(pairs or []), **named}
+    if resume is None:
+        _last_run = out or api.default_directory(make_settings(layers), verb)
+    else:
+        _last_run = resume
+    extra = {"architecture": architecture} if architecture is not None else {}
+    path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **extra, **layers)
+    _finish(verb, path, as_json)
+
+
+def _finish(verb: str, path: Path, as_json: bool) -> None:
+    summary: dict[str, Any] = {"run": str(path)}
+    for name in ("results.json", "architecture.json"):
+        if (path / name).exists():
+            summary[name.removesuffix(".json")] = str(path / name)
+    if as_json:
+        if (path / "results.json").exists() and verb in ("run", "evaluate"):
+            summary["document"] = json.loads((path / "results.json").read_text())
+        _print(summary)
+        return
+    if verb == "run":
+        _report(path)
+    say(f"run directory: {path}")
+    say(f"look at it:    tensorboard --logdir {path / 'tensorboard'}")
+    if (path / "link.json").exists():
+        say(f'import it:     python -c "import kdnas; link = kdnas.load({str(path)!r})"')
+
+
+def _report(path: Path) -> None:
+    """The run in a table: costs against budgets, and accuracy at full length."""
+    from rich.console import Console
+    from rich.table import Table
+
+    results = json.loads((path / "results.json").read_text())
+    console = Console()
+    table = Table(title=f"{results['device']}, {results['dataset']}, seed {results['seed']}")
+    for column in ("transmitter", "used", "budget", "of budget"):
+        table.add_column(column, justify="left" if column == "transmitter" else "right")
+    for name, used in results["transmitter"].items():
+        limit = results["budgets"].get(name)
+        table.add_row(
+            name, f"{used:,.4g}" if name == "latency_s" else f"{used:,}",
+            "-" if limit is None else f"{limit:,.4g}" if name == "latency_s" else f"{limit:,}",
+            "-" if limit is None else f"{used / limit:.0%}",
+        )  # fmt: skip
+    console.print(table)
+    top = max((row["symbols"] or 0) for row in results["curves"])
+    rows = [row for row in results["curves"] if row["symbols"] == top]
+    table = Table(title=f"test accuracy at {top} complex symbols per image (teacher: {results['teacher']['accuracy']:.1%})")
+    table.add_column("SNR (dB)", justify="right")
+    points = sorted({(row["channel"], row["system"]) for row in rows})
+    for channel, system in points:
+        table.add_column(f"{system}, {channel}", justify="right")
+    values = {(row["channel"], row["system"], row["snr_db"]): row for row in rows}
+    for snr in sorted({row["snr_db"] for row in rows}):
+        cells = [values.get((channel, system, snr)) for channel, system in points]
+        table.add_row(f"{snr:g}", *(f"{c['accuracy']:.1%} ± {c['ci95']:.1%}" if c else "-" for c in cells))
+    console.print(table)
+
+
+def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
+    """Register a verb that trains; all of them take the same options."""
+
+    def command(
+        device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+        preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+        resume: Resume = None, json_: Json = False,
+    ) -> None:  # fmt: skip
+        given = {"device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed}
+        _go(verb, given, config, set_, out, resume, json_)
+
+    def with_architecture(
+        device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+        preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+        resume: Resume = None, json_: Json = False,
+        architecture: Annotated[Path | None, typer.Option("--architecture", help="An architecture.json of your own instead of a search.")] = None,
+    ) -> None:  # fmt: skip
+        given = {"device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed}
+        _go(verb, given, config, set_, out, resume, json_, architecture)
+
+    chosen = with_architecture if takes_architecture else command
+    chosen.__name__ = verb
+    app.command(verb, help=text)(guard(chosen))
+
+
+_training_command("run", "The whole way: teach, tune, search, distil, baseline, evaluate, plot.", True)
+_training_command("teach", "Adapt the teacher to the data set and store what it knows, once.", False)
+_training_command("tune", "Let Optuna set the penalty weights of a device class.", False)
+_training_command("search", "KDL-DARTS: search an encoder inside the device class's budgets.", False)
+_training_command("distill", "Robust distillation of an architecture: clean, then through the channel.", True)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+
+
+@app.command()
+@guard
+def evaluate(run: RunArgument, json_: Json = False) -> None:
+    """Measure a run's link on test data: every channel, SNR and length."""
+    from kdnas.pipeline import api
+
+    api.evaluate(run, say=say)
+    _finish("evaluate", run, json_)
+
+
+@app.command()
+@guard
+def plot(
+    source: Annotated[Path, typer.Argument(metavar="RUN|FILE.json", help="Run directory, or a published table.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where a table's figures go (default: beside it).")] = None,
+    json_: Json = False,
+) -> None:
+    """Draw the figures of a run or of a published table, from its JSON alone."""
+    from kdnas.plot import plot_published, plot_run
+
+    if source.is_dir():
+        files = plot_run(source)
+    elif source.exists():
+        files = plot_published(source, out or source.parent)
+    else:
+        raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
+    if json_:
+        _print({"figures": [str(file) for file in files]})
+    else:
+        for file in files:
+            typer.echo(str(file))
+
+
+@app.command()
+@guard
+def export(
+    run: RunArgument,
+    to_zoo: Annotated[bool, typer.Option("--to-zoo", help="Publish it in the package's zoo.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Copy what is needed to import it into this directory.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name in the zoo (default: DEVICE-DATASET).")] = None,
+    json_: Json = False,
+) -> None:
+    """Publish a finished run: architecture, encoder.py, weights and results."""
+    from kdnas import zoo
+
+    if to_zoo == (out is not None):
+        raise InputError("give either --to-zoo or --out DIRECTORY")
+    place = zoo.publish(run, name) if to_zoo else zoo.copy(run, out)
+    _print({"published": str(place)}) if json_ else typer.echo(str(place))
+
+
+@app.command()
+@guard
+def cost(
+    architecture: Annotated[str, typer.Argument(metavar="ARCHITECTURE", help="architecture.json, run directory, or published name.")],
+    device: Device = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """What an architecture costs on a device class, by layer; needs no data."""
+    from kdnas.config import parse_assignments
+    from kdnas.pipeline import api
+
+    found = api.cost(architecture, device or "wearable", **parse_assignments(set_ or []))
+    if json_:
+        _print(found)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"{architecture} on {found['device']}: " + ("fits" if found["fits"] else "over budget"))
+    for column in ("cost", "encoder", "channel encoder", "transmitter", "budget", "of budget"):
+        table.add_column(column, justify="left" if column == "cost" else "right")
+    for key, value in found["transmitter"].items():
+        limit = found["budgets"].get(key)
+        table.add_row(
+            key, *(f"{found[part][key]:,.6g}" for part in ("encoder", "channel_encoder")), f"{value:,.6g}",
+            "-" if limit is None else f"{limit:,.6g}", "-" if limit is None else f"{value / limit:.0%}",
+        )  # fmt: skip
+    console.print(table)
+    table = Table(title="by layer")
+    for column in ("layer", "params", "MACs", "activations held (B)", "latency (us)", ""):
+        table.add_column(column, justify="left" if column in ("layer", "") else "right")
+    for row in found["layers"]:
+        table.add_row(
+            row["name"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['sram_bytes']:,}",
+            f"{1e6 * row['latency_s']:,.1f}", "peak of memory" if row["peak"] else "",
+        )  # fmt: skip
+    console.print(table)
+
+
+LISTS = ("devices", "datasets", "spaces", "teachers", "architectures", "cache")
+
+
+@app.command("list")
+@guard
+def list_(
+    what: Annotated[str, typer.Argument(help="|".join(LISTS))],
+    empty: Annotated[bool, typer.Option("--empty", help="With `cache`: remove everything in it.")] = False,
+    json_: Json = False,
+) -> None:
+    """What there is: devices, datasets, spaces, teachers, architectures, cache."""
+    if what not in LISTS:
+        raise InputError(f"cannot list {what!r}; there are {', '.join(LISTS)}")
+    if empty and what != "cache":
+        raise InputError("--empty goes with `kdnas list cache` only")
+    if what == "cache":
+        from kdnas.data.cache import empty_cache, list_cache
+
+        rows = list_cache()
+        if empty:
+            freed = empty_cache()
+            _print({"freed_bytes": freed}) if json_ else typer.echo(f"freed {freed / 1e6:.1f} MB")
+        elif json_:
+            _print([{key: str(v) if isinstance(v, Path) else v for key, v in row.items()} for row in rows])
+        else:
+            for row in rows:
+                typer.echo(f"{row['bytes'] / 1e6:9.1f} MB  {row['kind']:10} {row['path']}")
+        return
+    names: list[str]
+    if what == "devices":
+        from kdnas.device import list_devices
+
+        names = list_devices()
+    elif what == "datasets":
+        from kdnas.data import list_datasets
+
+        names = list_datasets()
+    elif what == "spaces":
+        from kdnas.space import list_spaces
+
+        names = list_spaces()
+    elif what == "teachers":
+        from kdnas.knowledge import list_teachers
+
+        names = list_teachers()
+    else:
+        from kdnas.zoo import list_architectures
+
+        names = list_architectures()
+    _print(names) if json_ else typer.echo("\n".join(names))
+
+
+@app.command()
+@guard
+def show(
+    what: Annotated[str, typer.Argument(help="device | settings | architecture")],
+    name: Annotated[str | None, typer.Argument(help="Which one; for settings, the preset.")] = None,
+    json_: Json = False,
+) -> None:
+    """One thing in full: a device class, all settings, or an architecture."""
+    if what == "device":
+        from kdnas.device import load_device
+
+        device = load_device(name or "wearable")
+        document = {**device.model_dump(mode="json", exclude_none=True), "budgets": dict(device.budgets)}
+    elif what == "settings":
+        from kdnas.config import known_keys, make_settings
+
+        values = make_settings({"preset": name or "quick"}).model_dump(mode="json")
+        if not json_:
+            for key, field in known_keys().items():
+                section, _, inner = key.rpartition(".")
+                value = values[section][inner] if section else values[inner]
+                typer.echo(f"{key:28} = {json.dumps(value):24} {field.description or ''}")
+            return
+        document = values
+    elif what == "architecture":
+        from kdnas.zoo import resolve
+
+        if name is None:
+            raise InputError("which architecture? see `kdnas list architectures`")
+        document = json.loads((resolve(name) / "architecture.json").read_text())
+    else:
+        raise InputError(f"cannot show {what!r}; there are device, settings, architecture")
+    if json_:
+        _print(document)
+    else:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@app.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@guard
+def tailor() -> None:
+    """Not built yet."""
+    raise InputError("`tailor` is not built yet; `kdnas --help` lists what is")
+
+
+@app.command("device", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@guard
+def device_() -> None:
+    """Not built yet."""
+    raise InputError("`device` is not built yet; see `kdnas list devices` and `kdnas show device NAME`")
+
+
+def main() -> None:
+    """The entry point of ``kdnas``."""
+    from kdnas.run.process import configure_process
+
+    configure_process()
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""CAT: the channel-aware transformer (our own definition of it; the published text gives no construction).
+
+One feature vector becomes a few tokens *per sample*; attention runs over those tokens only, never over the
+batch. The SNR and the wanted length condition every block (adaptive layer norm with gates: Peebles and Xie,
+arXiv 2212.09748, section 3.2). The code is an *ordered prefix*: token t makes the symbols t k/T ... (t+1)
+k/T - 1, and sending only the first k' symbols is valid for every k' in 1 ... k.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdnas.channel import power_normalise, prefix_mask
+from kdnas.errors import InputError
+
+# An SNR beyond these is treated as the end: nothing is gained above, nothing arrives below.
+SNR_LIMITS_DB = (-30.0, 40.0)
+
+
+class Condition(nn.Module):
+    """An embedding of what is known of the link: SNRs in dB, and the length as a share of the maximum."""
+
+    def __init__(self, snrs: int, symbols: int, width: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.layers = nn.Sequential(
+            nn.Linear(2 * snrs + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, length: Tensor, *snrs_db: Tensor) -> Tensor:
+        """Lengths (B,) and SNRs in dB (B,) to the embedding (B, C)."""
+        parts = [length / self.symbols, length.log2() / math.log2(self.symbols + 1)]
+        for snr_db in snrs_db:
+            clipped = snr_db.clamp(*SNR_LIMITS_DB)
+            # In dB, and as the Wiener gain SNR/(1+SNR), which saturates where more SNR changes nothing.
+            parts += [(clipped - 5.0) / 10.0, 2.0 * torch.sigmoid(clipped * (math.log(10) / 10)) - 1.0]
+        return self.layers(torch.stack(parts, 1))  # (B, C)
+
+
+class Block(nn.Module):
+    """A transformer block over the tokens of one sample, its norms and gates set by the condition."""
+
+    def __init__(self, width: int, heads: int, condition: int, expansion: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(condition, 6 * width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, W) and condition (B, C) to tokens (B, T, W)."""
+        batch, count, width = tokens.shape
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(6, -1)
+        normed = F.layer_norm(tokens, (width,)) * (1 + scale_a) + shift_a
+        qkv = self.qkv(normed).view(batch, count, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, T, W / heads) each
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + gate_a * self.out(mixed.transpose(1, 2).reshape(batch, count, width))
+        normed = F.layer_norm(tokens, (width,)) * (1 + scale_m) + shift_m
+        return tokens + gate_m * self.down(F.gelu(self.up(normed)))
+
+
+class ChannelEncoder(nn.Module):
+    """Features to complex symbols: the transmitter's half of CAT, and the only one that a device carries.
+
+    Args:
+        feature_dim: D, the width of the features.
+        symbols: k, the most complex symbols that it can send.
+        tokens: T, tokens per sample.
+        width: W, the width of a token.
+        depth: Blocks.
+        heads: Attention heads; must divide ``width``.
+        condition: Width of the embedding of SNR and length.
+        expansion: Of the blocks' two-layer part.
+
+    Raises:
+        InputError: A size is below 1, or ``heads`` does not divide ``width``.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        symbols: int,
+        tokens: int = 8,
+        width: int = 16,
+        depth: int = 1,
+        heads: int = 2,
+        condition: int = 16,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = _config(locals())
+        self.symbols, self.tokens, self.per_token = symbols, tokens, -(-symbols // tokens)
+        self.embed = nn.Linear(feature_dim, tokens * width)
+        self.condition = Condition(1, symbols, condition)
+        self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
+        self.head = nn.Linear(width, 2 * self.per_token)
+        self.gain = nn.Linear(condition, symbols)
+
+    def forward(self, z: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            z: (B, D) features.
+            snr_db: (B,) average SNR in dB that the transmitter believes in.
+            length: (B,) int64, symbols to send, 1 ... k.
+
+        Returns:
+            (B, k) complex64: mean |x|^2 = 1 over the first ``length`` symbols of each sample, 0 after them.
+        """
+        condition = self.condition(length, snr_db)
+        tokens = self.embed(z).view(len(z), self.tokens, -1)  # (B, T, W)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        pairs = self.head(tokens).view(len(z), -1, 2)[:, : self.symbols]  # (B, k, 2)
+        pairs = pairs * (1 + self.gain(condition))[..., None]
+        return power_normalise(torch.view_as_complex(pairs.float()), prefix_mask(length, self.symbols))
+
+
+class ChannelDecoder(nn.Module):
+    """Received symbols to features: the receiver's half of CAT.
+
+    Args:
+        feature_dim, symbols, tokens, width, depth, heads, condition, expansion: As in ``ChannelEncoder``;
+            the first two must be equal in both halves, the others are free.
+
+    Raises:
+        InputError: As in ``ChannelEncoder``.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        symbols: int,
+        tokens: int = 8,
+        width: int = 32,
+        depth: int = 2,
+        heads: int = 2,
+        condition: int = 32,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = _config(locals())
+        self.symbols, self.tokens = symbols, tokens
+        self.gain = nn.Linear(condition, symbols)
+        self.embed = nn.Linear(2 * symbols, tokens * width)
+        self.condition = Condition(2, symbols, condition)
+        self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
+        self.head = nn.Linear(tokens * width, feature_dim)
+
+    def forward(
+        self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None
+    ) -> Tensor:
+        """Decode.
+
+        Args:
+            y: (B, k) complex64, received and equalised: the symbols sent plus noise. What stands past
+                ``length`` is ignored.
+            snr_db: (B,) the SNR in dB that the transmitter encoded for.
+            length: (B,) int64, symbols sent.
+            effective_snr_db: (B,) SNR of ``y``; under fading it differs from ``snr_db``. None: ``snr_db``.
+
+        Returns:
+            (B, D) features.
+        """
+        effective_snr_db = snr_db if effective_snr_db is None else effective_snr_db
+        condition = self.condition(length, snr_db, effective_snr_db)
+        # Received power is 1 + 1/SNR: divide it out, so that a deep fade is small numbers and not large ones.
+        snr = torch.pow(10.0, effective_snr_db / 10)
+        gain = (1 + self.gain(condition)) * (snr / (1 + snr)).sqrt()[:, None]  # (B, k)
+        pairs = torch.view_as_real(y) * (gain * prefix_mask(length, self.symbols))[..., None]  # (B, k, 2)
+        tokens = self.embed(pairs.flatten(1)).view(len(y), self.tokens, -1)  # (B, T, W)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        return self.head(tokens.flatten(1))
+
+
+def _config(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments as a plain dict (JSON), checked."""
+    config = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+    for name, value in config.items():
+        if value < 1:
+            raise InputError(f"the codec's {name} is {value}: give at least 1")
+    if config["width"] % config["heads"]:
+        raise InputError(f"the codec's heads ({config['heads']}) must divide its width ({config['width']})")
+    return config
+
+
+class CAT(nn.Module):
+    """Both halves of the codec, made to fit each other.
+
+    Args:
+        feature_dim: D.
+        symbols: k, the most complex symbols for a sample.
+        encoder: Settings of the ``ChannelEncoder`` beyond these two.
+        decoder: Settings of the ``ChannelDecoder`` beyond these two.
+
+    Attributes:
+        encoder: The transmitter's half.
+        decoder: The receiver's half.
+        config: The arguments, as a plain dict.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        symbols: int,
+        encoder: dict[str, int] | None = None,
+        decoder: dict[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = ChannelEncoder(feature_dim, symbols, **encoder or {})
+        self.decoder = ChannelDecoder(feature_dim, symbols, **decoder or {})
+        self.config = {
+            "feature_dim": feature_dim,
+            "symbols": symbols,
+            "encoder": dict(encoder or {}),
+            "decoder": dict(decoder or {}),
+        }

@@ -1,0 +1,271 @@
+"""Every setting of kdnas: typed, with its default, its meaning, and its presets. An unknown key is an error."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdnas.errors import InputError
+
+
+class Section(BaseModel):
+    """A group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """What is learned from."""
+
+    labels: int | Literal["all"] = Field(1000, description="labelled training images (80 % weights, 20 % architecture), or all")
+    root: Path | None = Field(None, description="directory that holds the data set, instead of a download")
+    image_size: int | None = Field(None, ge=28, le=224, description="resize images to this side, in pixels")
+    channels: Literal[1, 3] | None = Field(None, description="convert images to grey (1) or RGB (3)")
+    limit: int | None = Field(None, ge=50, description="use only this many training images, for tiny runs")
+    flip: bool = Field(True, description="views may mirror the image")
+    shift: int = Field(2, ge=0, description="views shift the image by at most this many pixels")
+
+
+class Space(Section):
+    """The search space's own options."""
+
+    feature_dim: int = Field(64, ge=1, description="length of the semantic feature vector")
+    options: dict[str, Any] = Field(default_factory=dict, description="further options of the space, by name")
+
+
+class Teacher(Section):
+    """How the teacher is adapted to the data set."""
+
+    method: Literal["probe", "finetune"] = Field("finetune", description="linear probe, or fine-tuning after it")
+    image_size: int = Field(64, ge=28, le=384, description="side of the teacher's input, in pixels")
+    options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the adaptation, by name")
+
+
+class Knowledge(Section):
+    """What is stored of the teacher."""
+
+    views: int = Field(4, ge=1, description="views of each image that the teacher sees, once")
+    dtype: Literal["fp16", "int8"] = Field("int8", description="how features are stored")
+    top_k: int = Field(10, ge=1, description="logits stored per image and view")
+    posterior: Literal["mean", "view"] = Field("mean", description="target posterior: mean over views, or the view's own")
+
+
+class Loss(Section):
+    """CE + kd * (feature * MSE + logit * T^2 KL)."""
+
+    ce: float = Field(1.0, ge=0, description="weight of the cross-entropy on labels")
+    kd: float = Field(1.0, ge=0, description="lambda_kd: weight of all distillation terms")
+    feature: float = Field(0.5, ge=0, description="weight of feature matching inside the distillation term")
+    logit: float = Field(1.0, ge=0, description="weight of softened logits inside the distillation term")
+    temperature: float = Field(2.0, gt=0, description="temperature of the softened logits")
+
+
+class Search(Section):
+    """KDL-DARTS."""
+
+    warmup_epochs: int = Field(3, ge=0, description="epochs of weights alone, before the architecture moves")
+    epochs: int = Field(6, ge=1, description="epochs of both levels")
+    steps: int = Field(20, ge=1, description="bilevel steps in an epoch")
+    batch_size: int = Field(64, ge=2, description="images per step and level")
+    labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
+    learning_rate: float = Field(0.004, gt=0, description="of the weights (AdamW, cosine)")
+    weight_decay: float = Field(1e-3, ge=0, description="of the weights")
+    alpha_learning_rate: float = Field(0.1, gt=0, description="of the architecture parameters (Adam)")
+    temperature: tuple[float, float] = Field((1.0, 0.02), description="softmax temperature at the start and the end")
+    order: Literal[1] = Field(1, description="order of the bilevel gradient")
+    penalty: dict[str, float] = Field(
+        default_factory=lambda: {"params": 0.3, "macs": 0.3, "sram_bytes": 0.3},
+        description="lambda_c: weight of the complexity penalty, by cost",
+    )
+
+
+class Tune(Section):
+    """The Optuna study that sets lambda_kd and the lambda_c of a device class."""
+
+    enabled: bool = Field(True, description="run the study in `kdnas run`")
+    trials: int = Field(12, ge=1, description="trials in the study")
+    startup_trials: int = Field(4, ge=1, description="random trials before the sampler and the pruner act")
+    epochs: int = Field(3, ge=1, description="epochs of each trial's short search")
+    steps: int = Field(10, ge=1, description="bilevel steps in an epoch of a trial")
+    check: int = Field(3, ge=0, description="architectures trained in full for the rank correlation")
+
+
+class Distill(Section):
+    """The two stages of robust knowledge distillation."""
+
+    init: Literal["scratch", "inherited"] = Field("scratch", description="where the encoder's weights start")
+    epochs: int = Field(10, ge=1, description="epochs of stage 1")
+    steps: int = Field(100, ge=1, description="steps in an epoch, both stages")
+    batch_size: int = Field(128, ge=2, description="images per step")
+    labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
+    learning_rate: float = Field(0.004, gt=0, description="of stage 1 (AdamW, cosine)")
+    weight_decay: float = Field(0.01, ge=0, description="of both stages")
+    link_epochs: int = Field(8, ge=1, description="epochs of stage 2, through the channel")
+    link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
+    encoder_rate: float = Field(0.1, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
+
+
+class Codec(Section):
+    """CAT; None takes the device class's default."""
+
+    tokens: int | None = Field(None, ge=1, description="tokens of the channel encoder")
+    width: int | None = Field(None, ge=4, description="width of a token")
+    depth: int | None = Field(None, ge=1, description="transformer blocks of the channel encoder")
+
+
+class Evaluate(Section):
+    """Accuracy on test data."""
+
+    snrs_db: list[float] = Field(default_factory=lambda: [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0], min_length=1, description="SNRs in dB")
+    lengths: list[int] = Field(default_factory=lambda: [4, 8, 16, 32, 64], min_length=1, description="complex symbols sent; those above the device's are left out")
+    draws: int = Field(5, ge=1, description="channel draws per image and point")
+    batch_size: int = Field(500, ge=1, description="images per batch")
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    device: str = Field("wearable", description="device class, or the path of a device TOML file")
+    dataset: str = Field("fashion-mini", description="data set by name, or folder:PATH")
+    space: str = Field("mobile", description="search space")
+    teacher: str = Field("efficientnet-lite0", description="teacher")
+    preset: Literal["smoke", "quick", "standard", "paper"] = Field("quick", description="how much is computed")
+    seed: int = Field(0, ge=0, description="seed of everything random")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a CUDA device where there is one")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores unless set")
+    data: Data = Data()  # type: ignore[call-arg]
+    spaces: Space = Space()  # type: ignore[call-arg]
+    adapt: Teacher = Teacher()  # type: ignore[call-arg]
+    knowledge: Knowledge = Knowledge()  # type: ignore[call-arg]
+    loss: Loss = Loss()  # type: ignore[call-arg]
+    search: Search = Search()  # type: ignore[call-arg]
+    tune: Tune = Tune()  # type: ignore[call-arg]
+    distill: Distill = Distill()  # type: ignore[call-arg]
+    codec: Codec = Codec()  # type: ignore[call-arg]
+    evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Tiny, for tests: every part runs, no number means anything.
+    "smoke": {
+        "data.limit": 600, "data.labels": 200, "adapt.method": "probe", "adapt.image_size": 32, "knowledge.views": 2,
+        "search.warmup_epochs": 1, "search.epochs": 2, "search.steps": 4, "search.batch_size": 32,
+        "tune.trials": 4, "tune.startup_trials": 2, "tune.epochs": 2, "tune.steps": 2, "tune.check": 2,
+        "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 64,
+        "evaluate.draws": 2, "evaluate.snrs_db": [0.0, 10.0], "evaluate.lengths": [16, 64],
+    },
+    # Minutes on two cores.
+    "quick": {},
+    # Tens of minutes on a few cores.
+    "standard": {
+        "knowledge.views": 8, "search.warmup_epochs": 10, "search.epochs": 20, "search.steps": 40, "tune.trials": 24,
+        "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "distill.epochs": 40,
+        "distill.link_epochs": 30, "evaluate.draws": 20,
+    },
+    # Hours; a GPU helps.
+    "paper": {
+        "knowledge.views": 16, "adapt.image_size": 128, "search.warmup_epochs": 20, "search.epochs": 50,
+        "search.steps": 200, "tune.trials": 60, "tune.startup_trials": 15, "tune.epochs": 6, "tune.steps": 50,
+        "tune.check": 10, "distill.epochs": 200, "distill.link_epochs": 100, "distill.steps": 200,
+        "evaluate.draws": 50,
+    },
+}  # fmt: skip
+
+
+def known_keys() -> dict[str, Any]:
+    """Every setting by its dotted key, with its field description object."""
+    keys: dict[str, Any] = {}
+    for name, info in Settings.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            keys |= {f"{name}.{inner}": field for inner, field in annotation.model_fields.items()}
+        else:
+            keys[name] = info
+    return keys
+
+
+def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys; tables below a known setting (such as ``spaces.options``) stay whole."""
+    sections = {n for n, i in Settings.model_fields.items() if isinstance(i.annotation, type) and issubclass(i.annotation, Section)}
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if key in sections and isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML writes it; what is no TOML is taken as a string (``--set space=cell``)."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def parse_assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words of ``--set`` as dotted keys.
+
+    Raises:
+        InputError: A word without an equals sign.
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set takes key=value, not {pair!r}")
+        found[key.strip()] = parse_value(text.strip())
+    return found
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """A TOML file of settings, as dotted keys.
+
+    Raises:
+        InputError: It is missing or not TOML (with the line).
+    """
+    try:
+        return _flatten(tomllib.loads(Path(path).read_text()))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
+
+
+def make_settings(*layers: Mapping[str, Any]) -> Settings:
+    """Settings from layers of (dotted) keys, later ones winning; the preset they name lies under all of them.
+
+    Args:
+        layers: For example a config file, then the command line. None values are left out.
+
+    Raises:
+        InputError: An unknown key (with the nearest known one), or a value of a wrong type or range.
+    """
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given |= {key: value for key, value in _flatten(layer).items() if value is not None}
+    preset = given.get("preset", Settings.model_fields["preset"].default)
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+    keys = known_keys()
+    nested: dict[str, Any] = {}
+    for key, value in ({**PRESETS[preset], **given}).items():
+        parent, _, _rest = key.partition(".")
+        if key not in keys and f"{'.'.join(key.split('.')[:2])}" not in keys:
+            near = get_close_matches(key, keys, 1, 0.5)
+            raise InputError(f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; see `kdnas show settings`"))
+        parts = key.split(".")
+        target = nested
+        for part in parts[:-1]:
+            target = target.setdefault(part, {})
+        target[parts[-1]] = value
+    try:
+        return Settings(**nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("literal", "int", "function")))
+        raise InputError(f"setting {where!r}: {first['msg'].lower()}, got {first['input']!r}") from None

@@ -1,0 +1,29 @@
+"""Evaluation: accuracy x channel x SNR x length with intervals, and the form of the files that hold it."""
+
+from typing import TYPE_CHECKING, Any
+
+from kdnas.evaluate.results import results_document, validate_published, validate_results
+from kdnas.evaluate.statistics import accuracy_ci95, rank_correlation, summarise
+
+if TYPE_CHECKING:
+    from kdnas.evaluate.link import evaluate_link, evaluate_teacher
+
+__all__ = [
+    "accuracy_ci95",
+    "evaluate_link",
+    "evaluate_teacher",
+    "rank_correlation",
+    "results_document",
+    "summarise",
+    "validate_published",
+    "validate_results",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Those who check or draw results need no torch.
+    if name in ("evaluate_link", "evaluate_teacher"):
+        from kdnas.evaluate import link
+
+        return getattr(link, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

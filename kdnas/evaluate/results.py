@@ -1,0 +1,271 @@
+"""The form of ``results.json`` and of published tables: made, and checked with the bad key named."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kdnas.errors import InputError
+
+SCHEMA = 1
+COSTS = ("params", "macs", "sram_bytes", "flash_bytes", "latency_s")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a softmax in float32 may end a little above 1
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Labels = Positive | Literal["all"]
+
+
+class _Model(BaseModel):
+    # strict: "0.9" is no accuracy and true is no count; ints still pass as floats.
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Costs(_Model):
+    """What a network costs on its device class: counts, bytes at the class's precision, seconds."""
+
+    params: Count
+    macs: Count
+    sram_bytes: Count
+    flash_bytes: Count
+    latency_s: float = Field(ge=0)
+
+
+class Budgets(_Model):
+    """Limits for the transmitter total, in the units of ``Costs``; a key without a limit is left out."""
+
+    # not Optional: left out is right, null is not
+    params: Positive = Field(default_factory=int)
+    macs: Positive = Field(default_factory=int)
+    sram_bytes: Positive = Field(default_factory=int)
+    flash_bytes: Positive = Field(default_factory=int)
+    latency_s: float = Field(default_factory=float, gt=0)
+
+
+class TeacherInfo(_Model):
+    """The adapted teacher: its name, parameter count, and clean test accuracy."""
+
+    name: Name
+    params: Count
+    accuracy: Fraction
+
+
+class Point(_Model):
+    """One point of a curve. Without a channel, ``channel``, ``snr_db`` and ``symbols`` are null together."""
+
+    system: Literal["kdnas", "no-kd", "teacher"]
+    channel: Name | None
+    snr_db: float | None
+    symbols: Positive | None
+    accuracy: Fraction
+    ci95: Annotated[float, Field(ge=0)] | None
+    n: Positive
+
+    @model_validator(mode="after")
+    def _together(self) -> "Point":
+        if len({value is None for value in (self.channel, self.snr_db, self.symbols)}) > 1:
+            raise ValueError("channel, snr_db and symbols must all be null or none of them")
+        if self.system == "teacher" and self.channel is not None:
+            raise ValueError("the teacher has no channel: set channel, snr_db and symbols to null")
+        return self
+
+
+class LayerInfo(_Model):
+    """One block of a network for the picture of its architecture: shape is (C, H, W) or (D,)."""
+
+    name: Name
+    kind: Name
+    detail: str
+    shape: list[Positive]
+    params: Count
+
+
+class AlphaEpoch(_Model):
+    """The choice probabilities after one epoch of the search, by label of the choice."""
+
+    epoch: Count
+    probs: dict[Name, Annotated[list[Probability], Field(min_length=1)]]
+
+
+class TrialInfo(_Model):
+    """One trial: accuracy on the architecture split, and the worst cost as a multiple of its budget."""
+
+    number: Count
+    accuracy: Fraction | None
+    ratio: Annotated[float, Field(ge=0)] | None
+    feasible: bool
+
+
+class RankPair(_Model):
+    """An architecture's accuracy as a trial, and after full training."""
+
+    trial_accuracy: Fraction
+    trained_accuracy: Fraction
+
+
+class SearchInfo(_Model):
+    """What figures of the search need; each part may be absent. ``choices`` names the choices of a label."""
+
+    layers: list[LayerInfo] = []
+    alphas: list[AlphaEpoch] = []
+    choices: dict[Name, list[str | int | float | bool]] = {}
+    trials: list[TrialInfo] = []
+    ranks: list[RankPair] = []
+
+
+class Results(_Model):
+    """A run's ``results.json``; accuracies are fractions, and what does not apply is null."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    device: Name
+    dataset: Name
+    seed: int
+    labels: Labels | None = None
+    draws: Positive | None = None
+    transmitter: Costs
+    encoder: Costs
+    budgets: Budgets
+    teacher: TeacherInfo
+    curves: list[Point] = Field(min_length=1)
+    search: SearchInfo | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Results":
+        for key in COSTS:
+            if getattr(self.transmitter, key) < getattr(self.encoder, key):
+                raise ValueError(f"transmitter.{key} is below encoder.{key}, which it holds")
+        _no_twins("curves", self.curves, ("system", "channel", "snr_db", "symbols"))
+        return self
+
+
+class PublishedRow(_Model):
+    """One row of a published table: one seed of one system at one point."""
+
+    device: Name
+    dataset: Name
+    seed: int
+    system: Name
+    labels: Labels
+    channel: Name | None
+    snr_db: float | None
+    symbols: Positive | None
+    accuracy: Fraction
+    ci95: Annotated[float, Field(ge=0)] | None
+    params: Count | None
+    macs: Count | None
+    sram_bytes: Count | None
+    flash_bytes: Count | None
+
+
+class Published(_Model):
+    """A table of ``runs/published/``: the command that made it, and its rows."""
+
+    command: Name
+    rows: list[PublishedRow] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Published":
+        key = ("device", "dataset", "seed", "system", "labels", "channel", "snr_db", "symbols")
+        _no_twins("rows", self.rows, key)
+        return self
+
+
+def results_document(
+    *,
+    device: str,
+    dataset: str,
+    seed: int,
+    transmitter: Mapping[str, float],
+    encoder: Mapping[str, float],
+    budgets: Mapping[str, float | None],
+    teacher: Mapping[str, Any],
+    curves: Sequence[Mapping[str, Any]],
+    labels: int | str | None = None,
+    draws: int | None = None,
+    search: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Assemble and check the content of ``results.json``.
+
+    Args:
+        device: Device class.
+        dataset: Data set.
+        seed: Of the run.
+        transmitter: Costs of encoder + channel encoder: ``params``, ``macs``, ``sram_bytes``,
+            ``flash_bytes``, ``latency_s``; keys beside these are left out.
+        encoder: The same of the encoder alone.
+        budgets: The same keys; those that are absent or None have no limit.
+        teacher: ``name``, ``params``, ``accuracy`` (fraction).
+        curves: Rows of ``evaluate_link`` and ``evaluate_teacher``.
+        labels: How many labels the run saw, or ``"all"``.
+        draws: Channel draws for each image and point.
+        search: For the figures of the search, each optional: ``layers`` (``{name, kind, detail, shape,
+            params}``), ``alphas`` (``{epoch, probs: {label: [...]}}``), ``choices`` (``{label:
+            [names]}``), ``trials`` (``{number, accuracy, ratio, feasible}``, ``ratio`` being the worst cost
+            over its budget), ``ranks`` (``{trial_accuracy, trained_accuracy}``).
+
+    Returns:
+        Plain values, ready for ``write_json``.
+
+    Raises:
+        InputError: Something is missing or out of range, named by its key.
+    """
+    document: dict[str, Any] = {"schema": SCHEMA, "device": device, "dataset": dataset, "seed": seed}
+    if labels is not None:
+        document["labels"] = labels
+    if draws is not None:
+        document["draws"] = draws
+    document |= {
+        "transmitter": {key: transmitter[key] for key in COSTS if key in transmitter},
+        "encoder": {key: encoder[key] for key in COSTS if key in encoder},
+        "budgets": {key: value for key, value in budgets.items() if value is not None},
+        "teacher": dict(teacher),
+        "curves": [dict(row) for row in curves],
+    }
+    if search is not None:
+        document["search"] = dict(search)
+    return validate_results(document)
+
+
+def validate_results(value: Any, source: str = "results.json") -> dict[str, Any]:
+    """Check a ``results.json`` document; unknown keys are errors.
+
+    Args:
+        value: What was read from the file.
+        source: How the message names the file.
+
+    Returns:
+        ``value`` itself.
+
+    Raises:
+        InputError: One line that names the first bad key.
+    """
+    return _validate(Results, value, source)
+
+
+def validate_published(value: Any, source: str = "the published table") -> dict[str, Any]:
+    """Check a table of ``runs/published/``: ``{"command": ..., "rows": [...]}``; as ``validate_results``."""
+    return _validate(Published, value, source)
+
+
+def _validate(model: type[BaseModel], value: Any, source: str) -> dict[str, Any]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]]
+        where = "".join(steps).lstrip(".")
+        what = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+        message = "unknown key, remove it" if first["type"] == "extra_forbidden" else what
+        raise InputError(f"{source}: {f'{where}: ' if where else ''}{message}") from None
+    return value
+
+
+def _no_twins(name: str, rows: Sequence[BaseModel], key: tuple[str, ...]) -> None:
+    seen: set[tuple[Any, ...]] = set()
+    for index, row in enumerate(rows):
+        point = tuple(getattr(row, part) for part in key)
+        if point in seen:
+            raise ValueError(f"{name}[{index}] repeats an earlier row (same {', '.join(key)})")
+        seen.add(point)

@@ -1,0 +1,56 @@
+"""A batch of images together with what the teacher said about them."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdnas.data import Batch, Dataset, Views
+
+if TYPE_CHECKING:
+    from kdnas.knowledge.store import Store
+
+
+class Lesson(NamedTuple):
+    """What one training step sees.
+
+    Attributes:
+        images: (B, C, H, W) float32 in [0, 1].
+        labels: (B,) int64; -1 where an image has no label.
+        features: (B, F) of the teacher on the same view; None where not asked for.
+        probabilities: (B, classes) of the teacher; None where not asked for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    features: Tensor | None
+    probabilities: Tensor | None
+
+
+class Lessons:
+    """Turns batches of ids into pixels and stored knowledge; the teacher itself is never run.
+
+    Args:
+        dataset: Its training images are read.
+        views: The augmentation that the store was made with.
+        store: What the teacher said; None where there is no teacher.
+        posterior: ``view`` pairs an image with the posterior of the same view, ``mean`` with the mean over all stored
+            views of the image (a better estimate of its class). Features are always of the same view.
+    """
+
+    def __init__(self, dataset: Dataset, views: Views, store: "Store | None", posterior: str = "mean") -> None:
+        self.dataset, self.views, self.store, self.posterior = dataset, views, store, posterior
+
+    def __call__(self, batch: Batch, device: torch.device, teacher: bool = True) -> Lesson:
+        """The lesson of ``batch`` on ``device``; with ``teacher`` False without features and probabilities."""
+        images = self.views.apply(self.dataset.train_images[batch.ids], batch.ids, batch.view)
+        images = images.to(device, memory_format=torch.channels_last)
+        labels = batch.labels.to(device)
+        if not teacher:
+            return Lesson(images, labels, None, None)
+        if self.store is None:
+            raise ValueError("a distillation term has a weight, but there is no stored knowledge")
+        features, probabilities = self.store.read(batch.ids, batch.view)
+        if self.posterior == "mean":
+            probabilities = self.store.mean_probs(batch.ids)
+        return Lesson(images, labels, features.to(device), probabilities.to(device))

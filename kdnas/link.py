@@ -1,0 +1,224 @@
+"""The link: transmitter, channel and receiver as one module whose halves also work alone, on two machines."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdnas.channel import Randomness, get_channel, prefix_mask
+from kdnas.errors import InputError
+
+
+class Conditions(NamedTuple):
+    """What each sample of a batch meets.
+
+    Attributes:
+        snr_db: (B,) float32, average SNR E_s/N_0 in dB.
+        channel: (B,) int64, index into ``channels``.
+        length: (B,) int64, complex symbols sent, 1 ... k.
+        channels: Names of the channels.
+    """
+
+    snr_db: Tensor
+    channel: Tensor
+    length: Tensor
+    channels: tuple[str, ...]
+
+
+class Received(NamedTuple):
+    """What the receiver holds after equalising.
+
+    Attributes:
+        symbols: (B, k) complex64, unbiased (sent symbol plus noise), 0 past the length.
+        effective_snr_db: (B,) SNR of these symbols in dB.
+    """
+
+    symbols: Tensor
+    effective_snr_db: Tensor
+
+
+class Outcome(NamedTuple):
+    """What comes out of the link: the received features (B, D) and the logits (B, classes)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+def draw_conditions(
+    batch: int,
+    snr_range_db: tuple[float, float],
+    channels: tuple[str, ...],
+    max_symbols: int,
+    generator: torch.Generator,
+    full_share: float = 0.25,
+) -> Conditions:
+    """Draw training conditions, independently per sample.
+
+    SNR is uniform in dB and the channel uniform. The length is ``max_symbols`` with probability
+    ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often,
+    and the full code, which is what is used most, oftener.
+
+    Args:
+        batch: B.
+        snr_range_db: Lowest and highest SNR in dB.
+        channels: Names of the channels to mix.
+        max_symbols: k.
+        generator: Of all three draws; the result lies on its device.
+        full_share: Probability of the full length, 0 ... 1.
+
+    Raises:
+        InputError: A channel's name is unknown.
+    """
+    for name in channels:
+        get_channel(name)
+    device = generator.device
+    uniform = torch.rand(4, batch, generator=generator, device=device)
+    low, high = snr_range_db
+    length = torch.exp2(uniform[1] * math.log2(max_symbols + 1)).long().clamp(1, max_symbols)
+    length = torch.where(uniform[2] < full_share, max_symbols, length)
+    channel = (uniform[3] * len(channels)).long().clamp_max(len(channels) - 1)
+    return Conditions(low + (high - low) * uniform[0], channel, length, tuple(channels))
+
+
+def constant_conditions(
+    batch: int, snr_db: float | Tensor, channel: str, length: int | Tensor, device: torch.device | str = "cpu"
+) -> Conditions:
+    """Conditions of one channel; SNR and length are the same for all samples, or (B,) tensors."""
+    snrs = torch.as_tensor(snr_db, dtype=torch.float32, device=device).expand(batch)
+    lengths = torch.as_tensor(length, dtype=torch.int64, device=device).expand(batch)
+    return Conditions(snrs, torch.zeros(batch, dtype=torch.int64, device=device), lengths, (channel,))
+
+
+def transmit(x: Tensor, conditions: Conditions, generator: Randomness) -> Received:
+    """Send code words through the channels of their conditions and equalise what arrives.
+
+    Args:
+        x: (B, k) complex64 from a channel encoder.
+        conditions: Of each sample; channels may be mixed within the batch.
+        generator: A ``torch.Generator``, or ``ImageNoise`` so that the noise depends on (seed, image, draw)
+            alone.
+    """
+    batch, symbols = x.shape
+    received, effective = torch.zeros_like(x), conditions.snr_db
+    for index, name in enumerate(conditions.channels):
+        channel = get_channel(name)
+        state = channel.sample(batch, symbols, conditions.snr_db, generator)
+        equalised, snr_db = channel.equalise(channel.apply(x, state), state, conditions.snr_db)
+        chosen = conditions.channel == index  # (B,)
+        received = torch.where(chosen[:, None], equalised, received)
+        effective = torch.where(chosen, snr_db, effective)
+    return Received(received * prefix_mask(conditions.length, symbols), effective)
+
+
+class Link(nn.Module):
+    """A semantic link: images in, class logits out, complex symbols between.
+
+    The transmitter is ``encoder`` and ``channel_encoder``; the receiver is ``channel_decoder`` and
+    ``semantic_decoder``. ``encode`` uses the former alone and ``decode`` the latter alone.
+
+    Args:
+        encoder: Images (B, C, H, W) float32 in [0, 1] to features (B, D); it normalises inside.
+        channel_encoder: Features (B, D), SNR in dB (B,) and lengths (B,) to symbols (B, k) complex64; its
+            attribute ``symbols`` is k, the most symbols that it can send.
+        channel_decoder: Symbols (B, k), SNR (B,), lengths (B,) and effective SNR (B,) to features (B, D); its
+            ``symbols`` is the same k.
+        semantic_decoder: Features (B, D) to logits (B, classes).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        channel_encoder: nn.Module,
+        channel_decoder: nn.Module,
+        semantic_decoder: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.channel_encoder = channel_encoder
+        self.channel_decoder = channel_decoder
+        self.semantic_decoder = semantic_decoder
+
+    @property
+    def symbols(self) -> int:
+        """k, the most complex symbols that the transmitter sends for an image."""
+        return _checked(None, self.channel_encoder)
+
+    def through(self, features: Tensor, conditions: Conditions, generator: Randomness) -> Outcome:
+        """Features (B, D) through codec and channel: what training uses, the encoder being apart."""
+        code = self.channel_encoder(features, conditions.snr_db, conditions.length)
+        return self.receive(transmit(code, conditions, generator), conditions.snr_db, conditions.length)
+
+    def receive(self, received: Received, snr_db: Tensor, length: Tensor) -> Outcome:
+        """Decode equalised symbols (B, k) of lengths (B,), encoded for ``snr_db`` (B,)."""
+        features = self.channel_decoder(received.symbols, snr_db, length, received.effective_snr_db)
+        return Outcome(features, self.semantic_decoder(features))
+
+    def encode(self, images: Tensor, snr_db: float | Tensor, symbols: int | None = None) -> Tensor:
+        """Transmitter alone: images to the complex symbols to send.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            snr_db: Average SNR in dB, a number or (B,).
+            symbols: k', how many symbols to send for each image; None means the maximum k.
+
+        Returns:
+            (B, k') complex64, mean |x|^2 = 1 for each image.
+
+        Raises:
+            InputError: ``symbols`` is not in 1 ... k.
+        """
+        length = _checked(symbols, self.channel_encoder)
+        features = self.encoder(images)
+        at = constant_conditions(len(images), snr_db, "awgn", length, features.device)
+        return self.channel_encoder(features, at.snr_db, at.length)[:, :length]
+
+    def decode(
+        self, received: Tensor, snr_db: float | Tensor, effective_snr_db: float | Tensor | None = None
+    ) -> Tensor:
+        """Receiver alone: received symbols to logits.
+
+        Args:
+            received: (B, k') complex64, equalised (``Channel.equalise``): the symbols sent plus noise.
+            snr_db: The SNR in dB that ``encode`` was told, a number or (B,).
+            effective_snr_db: SNR in dB of ``received``, a number or (B,), where fading made it another; None:
+                ``snr_db``.
+
+        Returns:
+            (B, classes) logits.
+
+        Raises:
+            InputError: More symbols were received than the link can send, or none.
+        """
+        batch, length = received.shape
+        _checked(length, self.channel_decoder)
+        at = constant_conditions(batch, snr_db, "awgn", length, received.device)
+        effective = at.snr_db
+        if effective_snr_db is not None:
+            effective = constant_conditions(batch, effective_snr_db, "awgn", length, received.device).snr_db
+        padded = nn.functional.pad(received, (0, _checked(None, self.channel_decoder) - length))  # (B, k)
+        return self.receive(Received(padded, effective), at.snr_db, at.length).logits
+
+    def forward(
+        self,
+        images: Tensor,
+        snr_db: float | Tensor,
+        symbols: int | None = None,
+        channel: str = "awgn",
+        *,
+        generator: Randomness,
+    ) -> Tensor:
+        """Images (B, C, H, W) to logits (B, classes); arguments as in ``encode`` and ``transmit``."""
+        features = self.encoder(images)
+        length = _checked(symbols, self.channel_encoder)
+        at = constant_conditions(len(images), snr_db, channel, length, features.device)
+        return self.through(features, at, generator).logits
+
+
+def _checked(symbols: int | None, half: Any) -> int:
+    """The number of symbols to send, which a half of the codec must allow; None is its maximum."""
+    if symbols is None:
+        return int(half.symbols)
+    if not 1 <= symbols <= half.symbols:
+        raise InputError(f"this link sends 1 to {half.symbols} symbols for an image, not {symbols}")
+    return symbols

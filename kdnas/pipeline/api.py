@@ -1,0 +1,190 @@
+"""The verbs of the command line as functions: what a script can do, ``import kdnas`` can do."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdnas.config import Settings, make_settings
+from kdnas.errors import InputError
+from kdnas.run.directory import RunDirectory
+from kdnas.run.process import configure_process
+
+Say = Callable[[str], None]
+
+STAGES = {
+    "teach": ["teach"],
+    "tune": ["teach", "tune"],
+    "search": ["teach", "search"],
+    "distill": ["teach", "search", "distill"],
+    "run": ["teach", "tune", "search", "distill", "no-kd", "evaluate", "plot"],
+}
+
+
+def _quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def default_directory(settings: Settings, verb: str) -> Path:
+    """``runs/DEVICE-DATASET-PRESET-sSEED`` (with the verb in front where it is not ``run``)."""
+    parts = [] if verb == "run" else [verb]
+    device, dataset = Path(settings.device).stem, re.sub(r"[^\w.-]+", "-", settings.dataset)
+    return Path("runs") / "-".join([*parts, device, dataset, settings.preset, f"s{settings.seed}"])
+
+
+def _go(
+    verb: str,
+    given: Mapping[str, Any],
+    out: str | Path | None,
+    resume: str | Path | None,
+    say: Say,
+    progress: bool,
+    architecture: str | Path | None = None,
+) -> Path:
+    if resume is not None:
+        directory = RunDirectory.open(Path(resume))
+        settings = make_settings(directory.settings, given)
+        changed = [k for k, v in given.items() if v is not None and make_settings(directory.settings) != settings]
+        if changed:
+            raise InputError(f"a resumed run keeps its settings: leave out {changed[0]!r}, or start a new run")
+    else:
+        settings = make_settings(given)
+        directory = RunDirectory.create(
+            Path(out) if out is not None else default_directory(settings, verb), settings.model_dump(mode="json")
+        )
+    configure_process(settings.threads)
+    from kdnas.pipeline import stages
+    from kdnas.pipeline.context import Context
+    from kdnas.space.architecture import Architecture
+
+    context = Context(settings, directory, progress)
+    steps: dict[str, Callable[[Context, Say], None]] = {
+        "teach": stages.teach, "tune": stages.tune, "search": stages.search, "distill": stages.distill,
+        "no-kd": stages.baseline, "evaluate": stages.evaluate, "plot": stages.plot,
+    }  # fmt: skip
+    names = STAGES[verb]
+    if verb == "run" and not settings.tune.enabled:
+        names = [name for name in names if name != "tune"]
+    if architecture is not None and not (directory.path / "architecture.json").exists():
+        Architecture.load(architecture).save(directory.path / "architecture.json")
+    if architecture is not None:
+        stages.architecture_of(context)
+        names = [name for name in names if name not in ("tune", "search")]
+    # Everything that can be refused is refused before anything is trained.
+    _ = context.device, context.encoder_budgets
+    for number, name in enumerate(names, 1):
+        if directory.report(name) is not None:
+            say(f"[{number}/{len(names)}] {name}: done before")
+            continue
+        say(f"[{number}/{len(names)}] {name}")
+        steps[name](context, say)
+    return directory.path
+
+
+def run(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, architecture: str | Path | None = None, **settings: Any) -> Path:
+    """The whole way for one device class: teach, tune, search, distil, baseline, evaluate, plot.
+
+    Args:
+        out: The run directory; by default ``runs/DEVICE-DATASET-PRESET-sSEED``.
+        resume: A run directory to go on with, instead of a new run.
+        say: Called with a line of progress now and then.
+        progress: Show progress bars.
+        architecture: An ``architecture.json`` of one's own, instead of tuning and searching.
+        settings: By (dotted) key, as in a config file: ``run(device="mcu", **{"data.labels": 500})``.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        InputError: Something given is wrong; nothing was lost.
+        KeyboardInterrupt: Stopped by the user; ``resume`` goes on.
+    """
+    return _go("run", settings, out, resume, say, progress, architecture)
+
+
+def teach(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+    """Adapt the teacher to the data set and store its knowledge; arguments and errors as in ``run``."""
+    return _go("teach", settings, out, resume, say, progress)
+
+
+def tune(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+    """Run the Optuna study of a device class; arguments and errors as in ``run``."""
+    return _go("tune", settings, out, resume, say, progress)
+
+
+def search(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+    """Search an architecture with the settings' weights (a resumed study's, where the run has one); as ``run``."""
+    return _go("search", settings, out, resume, say, progress)
+
+
+def distill(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, architecture: str | Path | None = None, **settings: Any) -> Path:
+    """Distil an architecture in both stages; searched first unless one is given; as ``run``."""
+    return _go("distill", settings, out, resume, say, progress, architecture)
+
+
+def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
+    """Evaluate a run's link on test data again, and write its ``results.json``.
+
+    Args:
+        run: A run directory with a distilled link.
+        say: As in ``run``.
+
+    Returns:
+        The path of ``results.json``.
+
+    Raises:
+        InputError: The run has no link yet.
+    """
+    from kdnas.pipeline import stages
+    from kdnas.pipeline.context import Context
+
+    directory = RunDirectory.open(Path(run))
+    if not (directory.path / "link.json").exists():
+        raise InputError(f"{run} has no link yet: finish it with `kdnas run --resume {run}`")
+    context = Context(make_settings(directory.settings), directory, progress=False)
+    stages.evaluate(context, say)
+    return directory.path / "results.json"
+
+
+def cost(architecture: str | Path, device: str = "wearable", **settings: Any) -> dict[str, Any]:
+    """What an architecture costs on a device class; needs no data.
+
+    Args:
+        architecture: An ``architecture.json``, a run directory, or a published name.
+        device: Device class, or a TOML file.
+        settings: ``codec.*`` may be given.
+
+    Returns:
+        ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; and ``layers``: each
+        step's own costs and whether it holds the peak of activation memory.
+
+    Raises:
+        InputError: An unknown device, or no such architecture.
+    """
+    from kdnas.codec import CAT, channel_encoder_steps
+    from kdnas.cost import CostTables, exact_costs, layer_table
+    from kdnas.device import load_device
+    from kdnas.space.architecture import Architecture
+    from kdnas.zoo import resolve
+
+    path = Path(architecture)
+    found = Architecture.load(path if path.is_file() else resolve(architecture) / "architecture.json")
+    resolved = make_settings({"device": device, **settings})
+    target = load_device(device)
+    space = found.make_space()
+    choices = space.check(found.choices)
+    size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
+    codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=size)
+    encoder = CostTables(space.units(), space.domains(), target.latency_s).steps(choices)
+    channel = channel_encoder_steps(codec.encoder.config)
+    total = exact_costs([*encoder, *channel], target.latency_s)
+    return {
+        "device": target.name,
+        "space": found.space,
+        "encoder": exact_costs(encoder, target.latency_s),
+        "channel_encoder": exact_costs(channel, target.latency_s),
+        "transmitter": total,
+        "budgets": dict(target.budgets),
+        "fits": all(total[name] <= limit for name, limit in target.budgets.items()),
+        "layers": layer_table([*encoder, *channel], target.latency_s),
+    }

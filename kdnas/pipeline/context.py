@@ -1,0 +1,181 @@
+"""What the stages of a run share, each part made when it is first needed."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdnas import config
+from kdnas.codec import CAT, channel_encoder_steps
+from kdnas.cost import CostTables, exact_costs
+from kdnas.data import Dataset, Splits, Views, load_dataset, make_splits
+from kdnas.device import DeviceClass, load_device
+from kdnas.distill import Distiller
+from kdnas.errors import InputError
+from kdnas.knowledge import AdaptedTeacher, Store, adapt
+from kdnas.knowledge.lessons import Lessons
+from kdnas.ops import Step
+from kdnas.run.directory import RunDirectory
+from kdnas.run.seeds import seeded
+from kdnas.search.engine import Searcher
+from kdnas.space.base import SearchSpace
+from kdnas.space.registry import make_space
+
+
+class Context:
+    """One run: its settings and directory, and everything that follows from them.
+
+    Args:
+        settings: Resolved.
+        directory: Of the run.
+        progress: Show progress bars.
+    """
+
+    def __init__(self, settings: config.Settings, directory: RunDirectory, progress: bool = True) -> None:
+        self.settings, self.directory, self.progress = settings, directory, progress
+        self.teacher_report: dict[str, Any] = {}
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.directory.path
+
+    @cached_property
+    def device(self) -> DeviceClass:
+        """The device class."""
+        return load_device(self.settings.device)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set."""
+        s = self.settings
+        return load_dataset(
+            s.dataset, root=s.data.root, image_size=s.data.image_size, channels=s.data.channels, limit=s.data.limit,
+            seed=s.seed,
+        )  # fmt: skip
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Weights and architecture split, labelled and not."""
+        return make_splits(self.dataset.train_labels, self.settings.data.labels, self.settings.seed)
+
+    @cached_property
+    def views(self) -> Views:
+        """The augmentation."""
+        return Views(self.settings.data.flip, self.settings.data.shift, self.settings.seed)
+
+    @cached_property
+    def teacher(self) -> AdaptedTeacher:
+        """The adapted teacher, from the cache where it is there."""
+        s = self.settings
+        try:
+            teacher, self.teacher_report = adapt(
+                s.teacher, self.dataset, self.splits, views=self.views, directory=self.path, method=s.adapt.method,
+                image_size=s.adapt.image_size, seed=s.seed, accelerator=s.accelerator, progress=self.progress,
+                **s.adapt.options,
+            )  # fmt: skip
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            raise InputError(f"adapt.options: {str(error).partition(') ')[2] or error}") from None
+        return teacher
+
+    @cached_property
+    def store(self) -> Store:
+        """Stored knowledge, from the cache where it is there."""
+        s = self.settings.knowledge
+        weights_ids = torch.cat([self.splits.weights_labelled, self.splits.weights_unlabelled])
+        return Store.build(
+            self.teacher, self.dataset, self.views, s.views, weights_ids=weights_ids, dtype=s.dtype,
+            top_k=min(s.top_k, len(self.dataset.classes)), progress=self.progress,
+        )  # fmt: skip
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """Pixels with stored knowledge."""
+        return Lessons(self.dataset, self.views, self.store, self.settings.knowledge.posterior)
+
+    @cached_property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """(mean, std) of the stored features over the weights split."""
+        return self.store.mean, self.store.std
+
+    @cached_property
+    def space_options(self) -> dict[str, Any]:
+        """All options of the search space; those that the data set fixes cannot be set."""
+        s = self.settings.spaces
+        channels, size, _ = self.dataset.image_shape
+        fixed = {"in_channels": channels, "image_size": size, "feature_dim": s.feature_dim}
+        for option in s.options:
+            if option in fixed:
+                raise InputError(f"spaces.options.{option} follows from the data set or spaces.feature_dim: leave it out")
+        return make_space(self.settings.space, **fixed, **s.options).options
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space, not relaxed."""
+        return make_space(self.settings.space, **self.space_options)
+
+    def codec(self) -> CAT:
+        """A fresh CAT, sized to the device."""
+        own, given = self.device.codec, self.settings.codec
+        size = {name: getattr(given, name) or getattr(own, name) for name in ("tokens", "width", "depth")}
+        with seeded(self.settings.seed, "codec"):
+            return CAT(self.settings.spaces.feature_dim, self.device.link.symbols, encoder=size)
+
+    @cached_property
+    def channel_steps(self) -> list[Step]:
+        """The steps of the channel encoder, which counts against the device's budgets."""
+        return channel_encoder_steps(self.codec().encoder.config)
+
+    @cached_property
+    def channel_costs(self) -> dict[str, float]:
+        """The channel encoder's own costs."""
+        return exact_costs(self.channel_steps, self.device.latency_s)
+
+    @cached_property
+    def tables(self) -> CostTables:
+        """The costs of the space on the device, encoder alone."""
+        return CostTables(self.space.units(), self.space.domains(), self.device.latency_s)
+
+    @cached_property
+    def encoder_budgets(self) -> dict[str, float]:
+        """The class's budgets less the channel encoder; for SRAM the whole, as the two run one after the other.
+
+        Raises:
+            InputError: The channel encoder alone breaks a budget.
+        """
+        left = {}
+        for name, limit in self.device.budgets.items():
+            own = self.channel_costs[name]
+            if own > limit:
+                raise InputError(
+                    f"the channel encoder alone needs {own:.6g} of the {name} budget {limit:.6g} of "
+                    f"{self.device.name}: make it smaller with --set codec.width=…"
+                )
+            left[str(name)] = limit if name == "sram_bytes" else limit - own
+        return left
+
+    def transmitter_costs(self, encoder_steps: list[Step]) -> dict[str, float]:
+        """Costs of encoder and channel encoder, one after the other."""
+        return exact_costs([*encoder_steps, *self.channel_steps], self.device.latency_s)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        """The search engine for this device class."""
+        return Searcher(
+            self.settings.space, self.space_options, self.lessons, self.splits, self.tables, self.encoder_budgets,
+            classes=len(self.dataset.classes), teacher_dim=len(self.store.mean), statistics=self.statistics,
+            seed=self.settings.seed, accelerator=self.settings.accelerator,
+        )  # fmt: skip
+
+    def distiller(self, teacher: bool = True) -> Distiller:
+        """The trainer of encoders and links; without the teacher for baselines that must not see it."""
+        lessons = self.lessons if teacher else Lessons(self.dataset, self.views, None)
+        return Distiller(
+            lessons, self.splits, self.settings.distill, classes=len(self.dataset.classes),
+            feature_dim=self.settings.spaces.feature_dim, statistics=self.statistics, directory=self.path,
+            seed=self.settings.seed, accelerator=self.settings.accelerator, progress=self.progress,
+        )  # fmt: skip

@@ -1,0 +1,305 @@
+"""Each stage of a run: what it reads, what it leaves in the run directory, and its report."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from kdnas import config
+from kdnas.errors import InputError
+from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
+from kdnas.export import load_link, save_link
+from kdnas.link import Link
+from kdnas.pipeline import board
+from kdnas.pipeline.context import Context
+from kdnas.pipeline.picture import layers
+from kdnas.run.files import atomic_write, hash_of, sha256_file, write_json
+from kdnas.run.seeds import seeded
+from kdnas.space.architecture import Architecture
+from kdnas.tune.study import Study
+
+Say = Callable[[str], None]
+
+
+def teach(context: Context, say: Say) -> None:
+    """Adapt the teacher and store what it says of every (image, view)."""
+    with context.directory.stage("teach") as report:
+        store = context.store
+        report |= {"teacher": context.teacher_report, "store": store.report, "key": store.identity.key}
+        report["data"] = {"name": context.dataset.name, "hash": context.dataset.hash, "splits": context.splits.hash}
+    t, s = report["teacher"], report["store"]
+    say(
+        f"teacher {t['teacher']}: {t['accuracy']:.1%} on the architecture split, calibration error {t['ece']:.3f}"
+        f"{' (from the cache)' if t['reused'] else ''}; knowledge: {s['bytes'] / 1e6:.0f} MB, "
+        f"{s['bytes_per_sample']:.0f} B per image and view{' (from the cache)' if s['reused'] else ''}"
+    )
+
+
+def _warmed(context: Context) -> dict[str, Tensor]:
+    """The warmed-up supernet that trials and the search branch from; trained once."""
+    path = context.path / "checkpoints" / "warm-up.safetensors"
+    if not path.exists():
+        s = context.settings
+        weights = context.searcher.warm_up(s.search, s.loss, context.path, "warm-up", progress=context.progress)
+        save_weights(path, weights)
+    return load_weights(path)
+
+
+def tune(context: Context, say: Say) -> None:
+    """Let Optuna set λ_kd and the λ_c of the device class, and check that short trials rank architectures rightly."""
+    s = context.settings
+    with context.directory.stage("tune") as report:
+        study = Study(context.searcher, _warmed(context), s.search, s.loss, s.tune, context.path, s.seed)
+
+        def on_trial(row: Mapping[str, Any]) -> None:
+            board.add_trial(context.path, row, context.searcher.budgets)
+            value = "pruned" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+            fits = "inside the budgets" if row["feasible"] else "outside the budgets"
+            say(f"trial {row['trial'] + 1} of {s.tune.trials}: {value}, {fits}")
+
+        rows = study.run(on_trial)
+        best = study.best()
+        report |= {"best": best, "trials": rows, "pruned": sum(row["state"] == "pruned" for row in rows)}
+        report["feasible"] = sum(row["feasible"] and row["accuracy"] is not None for row in rows)
+        report["ranks"] = _rank_check(context, rows)
+        report["rank_correlation"] = (
+            rank_correlation(*zip(*((r["trial_accuracy"], r["trained_accuracy"]) for r in report["ranks"]), strict=True))
+            if len(report["ranks"]) > 1
+            else None
+        )
+    weights = ", ".join(f"{name} {value:.3g}" for name, value in best["parameters"].items())
+    say(f"best weights: {weights}; {report['feasible']} feasible, {report['pruned']} pruned of {len(rows)} trials")
+
+
+def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train a few trials' architectures in full: the best, the worst, and some between."""
+    complete = sorted((r for r in rows if r["accuracy"] is not None), key=lambda r: (r["accuracy"], r["trial"]))
+    count = min(context.settings.tune.check, len(complete))
+    chosen = [complete[round(i * (len(complete) - 1) / max(1, count - 1))] for i in range(count)]
+    pairs = []
+    for row in {r["trial"]: r for r in chosen}.values():
+        network = fresh(context, row["choices"])
+        accuracy = train_clean(context, network, f"check/{row['trial']:03d}")
+        pairs.append(
+            {"trial": row["trial"], "trial_accuracy": row["accuracy"], "trained_accuracy": accuracy}
+        )
+    return pairs
+
+
+def fresh(context: Context, choices: Mapping[str, Any]) -> nn.Module:
+    """The network of ``choices``, its first weights drawn from the run's seed."""
+    with seeded(context.settings.seed, "encoder"):
+        return context.space.network(choices)
+
+
+def train_clean(context: Context, network: nn.Module, name: str) -> float:
+    """Stage 1 on ``network``; its accuracy on the labelled images of the architecture split."""
+    classifier, _ = context.distiller().clean(network, context.settings.loss, name)
+    network.eval()
+    return context.searcher.accuracy(network, classifier, torch.device("cpu"))
+
+
+def search(context: Context, say: Say) -> None:
+    """The full search with the study's weights (or the settings', where there was no study)."""
+    s = context.settings
+    tuned = context.directory.report("tune")
+    loss, settings = s.loss, s.search
+    if tuned:
+        found = tuned["best"]["parameters"]
+        loss = loss.model_copy(update={"kd": found["kd"]})
+        prefix = "penalty."
+        penalty = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+        settings = settings.model_copy(update={"penalty": penalty})
+    with context.directory.stage("search") as report:
+        result = context.searcher.run(
+            settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=_warmed(context),
+            on_epoch=lambda epoch, accuracy, likely: None, progress=context.progress,
+        )  # fmt: skip
+        architecture = Architecture(
+            s.space, context.space_options, result.choices, result.costs,
+            {"data": context.dataset.hash, "teacher": context.teacher.hash, "device": context.device.hash},
+        )  # fmt: skip
+        save_weights(context.path / "inherited.safetensors", result.network.state_dict())
+        architecture.save(context.path / "architecture.json")
+        report |= {
+            "choices": result.choices, "costs": result.costs, "likely": result.likely, "penalty": settings.penalty,
+            "kd": loss.kd, "accuracy_relaxed": result.accuracy_relaxed, "accuracy_derived": result.accuracy_derived,
+            "gap": result.gap, "history": result.history,
+        }  # fmt: skip
+        board.add_search(context.path, report, context.space.domains(), layers(result.network, context.dataset))
+    used = {name: result.costs[name] / budget for name, budget in context.encoder_budgets.items()}
+    binding = max(used, key=lambda name: used[name])
+    say(
+        f"found {result.costs['params']:,.0f} parameters, {result.costs['macs']:,.0f} MACs; {binding} uses "
+        f"{used[binding]:.0%} of the encoder's budget; discretisation gap {100 * result.gap:+.1f} points"
+    )
+
+
+def architecture_of(context: Context) -> Architecture:
+    """The run's architecture, checked against its space and data."""
+    found = Architecture.load(context.path / "architecture.json")
+    if found.options != context.space_options or found.space != context.settings.space:
+        raise InputError(
+            f"{context.path / 'architecture.json'} is of space {found.space!r} with options {found.options}; this run "
+            f"needs {context.settings.space!r} with {context.space_options}"
+        )
+    context.space.check(found.choices)
+    return found
+
+
+def distill(context: Context, say: Say) -> None:
+    """Both stages of RKD on the found architecture."""
+    s = context.settings
+    with context.directory.stage("distill") as report:
+        architecture = architecture_of(context)
+        network = fresh(context, architecture.choices)
+        if s.distill.init == "inherited":
+            load_into(network, context.path / "inherited.safetensors")
+        link = _both_stages(context, network, s.loss, "kdnas")
+        _save(context, context.path, architecture, link)
+        report |= {"encoder": sha256_file(context.path / "encoder.safetensors")}
+    say("distilled: stage 1 clean, stage 2 through the link")
+
+
+def baseline(context: Context, say: Say) -> None:
+    """The same encoder and codec without distillation: the same labels, the same steps, no teacher."""
+    with context.directory.stage("no-kd") as report:
+        architecture = architecture_of(context)
+        loss = context.settings.loss.model_copy(update={"kd": 0.0, "ce": 1.0})
+        link = _both_stages(context, fresh(context, architecture.choices), loss, "no-kd")
+        _save(context, context.path / "baselines" / "no-kd", architecture, link)
+        report |= {"encoder": sha256_file(context.path / "baselines" / "no-kd" / "encoder.safetensors")}
+    say("trained the baseline without distillation on the same labels and steps")
+
+
+def _both_stages(context: Context, network: nn.Module, loss: config.Loss, name: str) -> Link:
+    """Stage 1, kept when finished, and stage 2."""
+    distiller = context.distiller(teacher=loss.kd > 0)
+    kept = context.path / "checkpoints" / f"{name}-stage1.safetensors"
+    classifier = nn.Linear(context.settings.spaces.feature_dim, len(context.dataset.classes))
+    knowledge = distiller.knowledge_loss(loss)
+    whole = nn.ModuleDict({"encoder": network, "classifier": classifier, "loss": knowledge})
+    if kept.exists():
+        load_into(whole, kept)
+    else:
+        trained, knowledge = distiller.clean(network, loss, f"{name}/stage1")
+        whole["classifier"], whole["loss"] = trained, knowledge
+        save_weights(kept, whole.state_dict())
+    return distiller.through_link(
+        network, whole["classifier"], knowledge, context.codec(), snr_db=context.device.link.snr_db,
+        channels=context.device.link.channels, name=f"{name}/stage2",
+    )  # fmt: skip
+
+
+def _save(context: Context, directory: Path, architecture: Architecture, link: Link) -> None:
+    device = context.device
+    save_link(
+        directory, architecture, link,
+        {"device": device.name, "dataset": context.dataset.name, "classes": list(context.dataset.classes),
+         "channels": list(device.link.channels), "snr_db": list(device.link.snr_db), "codec": context.codec().config,
+         "feature_dim": context.settings.spaces.feature_dim},
+    )  # fmt: skip
+
+
+def evaluate(context: Context, say: Say) -> None:
+    """Accuracy on test data for every channel, SNR and length; writes ``results.json``."""
+    s, device = context.settings, context.device
+    with context.directory.stage("evaluate") as report:
+        images, labels = context.dataset.test_images, context.dataset.test_labels
+        lengths = sorted({n for n in s.evaluate.lengths if n <= device.link.symbols} | {device.link.symbols})
+        curves: list[dict[str, Any]] = []
+        for system, place in (("kdnas", context.path), ("no-kd", context.path / "baselines" / "no-kd")):
+            if not (place / "link.json").exists():
+                continue
+            curves += evaluate_link(
+                load_link(place).to(_device(s.accelerator)), images, labels, system=system,
+                channels=device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths, draws=s.evaluate.draws,
+                batch_size=s.evaluate.batch_size, seed=s.seed,
+            )  # fmt: skip
+        teacher = evaluate_teacher(context.teacher, images, labels, device=_device(s.accelerator))
+        curves += teacher
+        encoder_steps = context.tables.steps(architecture_of(context).choices)
+        write_json(
+            context.path / "results.json",
+            results_document(
+                device=device.name, dataset=context.dataset.name, seed=s.seed, labels=s.data.labels,
+                draws=s.evaluate.draws, transmitter=context.transmitter_costs(encoder_steps),
+                encoder=context.tables.exact(architecture_of(context).choices), budgets=dict(device.budgets),
+                teacher={"name": s.teacher, "params": context.teacher.parameter_count,
+                         "accuracy": teacher[0]["accuracy"]},
+                curves=curves, search=_search_info(context),
+            ),
+        )  # fmt: skip
+        report |= {"points": len(curves), "results": hash_of(curves)}
+    say(f"evaluated {len(curves)} points on {len(images):,} test images")
+
+
+def _search_info(context: Context) -> dict[str, Any]:
+    """What the figures of the search need."""
+    found, tuned = context.directory.report("search"), context.directory.report("tune")
+    network = context.space.network(architecture_of(context).choices)
+    info: dict[str, Any] = {"layers": layers(network, context.dataset), "choices": context.space.domains()}
+    if found:
+        info["alphas"] = [{"epoch": row["epoch"], "probs": row["probabilities"]} for row in found["history"]]
+    if tuned:
+        info["trials"] = [
+            {
+                "number": row["trial"],
+                "accuracy": row["accuracy"],
+                "ratio": 1 + max(row["constraints"].values()) if row["constraints"] else None,
+                "feasible": row["feasible"],
+            }
+            for row in tuned["trials"]
+        ]
+        info["ranks"] = [{k: p[k] for k in ("trial_accuracy", "trained_accuracy")} for p in tuned["ranks"]]
+    return info
+
+
+def plot(context: Context, say: Say) -> None:
+    """Draw every figure from ``results.json`` and put them on the TensorBoard page."""
+    from kdnas.plot import plot_run
+
+    with context.directory.stage("plot") as report:
+        written = plot_run(context.path)
+        board.add_figures(context.path, [path for path in written if path.suffix == ".png"])
+        report["figures"] = [str(path.relative_to(context.path)) for path in written]
+    say(f"drew {len(written)} figures")
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """A state dict as safetensors, atomically."""
+    atomic_write(path, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A safetensors file.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot read the weights {path} ({error}): remove the file and resume the run") from None
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into ``module``; names and shapes must fit.
+
+    Raises:
+        InputError: It is damaged, or of another network.
+    """
+    try:
+        module.load_state_dict(load_weights(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(f"the weights {path} are of another network: {first}") from None
+
+
+def _device(accelerator: str) -> torch.device:
+    cuda = accelerator == "cuda" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")

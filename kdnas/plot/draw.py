@@ -1,0 +1,80 @@
+"""Whole sets of figures from JSON files alone."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdnas.evaluate.results import validate_published, validate_results
+from kdnas.plot.architecture import architecture_figure
+from kdnas.plot.cost import cost_against_budget
+from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
+from kdnas.plot.published import devices_figure, seed_bands_figure
+from kdnas.plot.search import alphas_figure, ranks_figure, trials_figure
+from kdnas.plot.style import save
+from kdnas.run.files import read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_run(run_dir: str | Path) -> list[Path]:
+    """Draw everything that ``run_dir/results.json`` has, into ``run_dir/figures``.
+
+    Args:
+        run_dir: A run directory, or a folder of the zoo copied elsewhere; only its ``results.json`` is read.
+
+    Returns:
+        The PNG and SVG files written.
+
+    Raises:
+        InputError: The file is missing or malformed (the message names the key), or cannot be written.
+    """
+    source = Path(run_dir) / "results.json"
+    results = validate_results(read_json(source), str(source))
+    figures: dict[str, Figure] = {}
+    if any(row["channel"] is not None for row in results["curves"]):
+        figures["accuracy-snr"] = accuracy_against_snr(results)
+        figures["accuracy-length"] = accuracy_against_length(results)
+    if results["budgets"]:
+        figures["cost-budget"] = cost_against_budget(results)
+    search = results.get("search", {})
+    if search.get("layers"):
+        title = f"Encoder found for {results['device']}, {results['dataset']}"
+        figures["architecture"] = architecture_figure(search["layers"], title)
+    if search.get("alphas"):
+        figures["choices"] = alphas_figure(search["alphas"], search.get("choices"))
+    if any(t["accuracy"] is not None and t["ratio"] is not None for t in search.get("trials", [])):
+        figures["trials"] = trials_figure(search["trials"])
+    if search.get("ranks"):
+        figures["ranks"] = ranks_figure(search["ranks"])
+    return _save_all(figures, Path(run_dir) / "figures")
+
+
+def plot_published(json_file: str | Path, out_dir: str | Path) -> list[Path]:
+    """Draw a published table: for each data set and number of labels, the devices figure and the seed bands.
+
+    Args:
+        json_file: ``{"command": ..., "rows": [...]}``.
+        out_dir: Where the figures go, named after the file.
+
+    Returns:
+        The PNG and SVG files written.
+
+    Raises:
+        InputError: The file is missing or malformed (the message names the key), or cannot be written.
+    """
+    rows = validate_published(read_json(json_file), str(json_file))["rows"]
+    tables = list(dict.fromkeys((row["dataset"], row["labels"]) for row in rows))
+    figures = {}
+    for dataset, labels in tables:
+        chosen = [row for row in rows if (row["dataset"], row["labels"]) == (dataset, labels)]
+        name = Path(json_file).stem
+        if len(tables) > 1:
+            name += f"-{dataset.replace(':', '-').replace('/', '-')}-{labels}"
+        figures[f"{name}-devices"] = devices_figure(chosen)
+        if len({row["snr_db"] for row in chosen if row["snr_db"] is not None}) > 1:
+            figures[f"{name}-snr"] = seed_bands_figure(chosen)
+    return _save_all(figures, Path(out_dir))
+
+
+def _save_all(figures: "dict[str, Figure]", directory: Path) -> list[Path]:
+    return [file for name, figure in figures.items() for file in save(figure, directory / name)]

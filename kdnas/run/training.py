@@ -1,0 +1,130 @@
+"""The one training loop: Lightning, with a checkpoint after every epoch and a bit-exact way back into it."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdnas.errors import InputError
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+    from torch.utils.data import DataLoader
+
+
+def quiet() -> None:
+    """Silence Lightning's advertisements and advice; its errors stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("nni").setLevel(logging.ERROR)
+    os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+
+
+def make_trainer(
+    directory: Path,
+    name: str,
+    *,
+    epochs: int,
+    accelerator: str = "auto",
+    progress: bool = True,
+    trainer_class: "Callable[..., Trainer] | None" = None,
+    **kwargs: Any,
+) -> "Trainer":
+    """A Lightning trainer that logs to ``directory/tensorboard/name`` and checkpoints every epoch.
+
+    Args:
+        directory: The run directory.
+        name: Of the stage; names its TensorBoard run and its checkpoint ``directory/checkpoints/name.ckpt``.
+        epochs: How many epochs in all (those before a resume included).
+        accelerator: ``auto`` takes a CUDA device where there is one, else the CPU; or ``cpu``, ``cuda``.
+        progress: Show a progress bar.
+        trainer_class: What to build instead of ``pytorch_lightning.Trainer`` (NNI wants its own traced one).
+        kwargs: Passed on to ``pytorch_lightning.Trainer``.
+    """
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    quiet()
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoints = directory / "checkpoints"
+    keep = ModelCheckpoint(
+        dirpath=checkpoints, filename=name, every_n_epochs=1, save_top_k=1, save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    return (trainer_class or pl.Trainer)(
+        max_epochs=epochs,
+        accelerator=accelerator,
+        devices=1,
+        logger=TensorBoardLogger(directory / "tensorboard", name=name, version=""),
+        callbacks=[keep, *([RichProgressBar(leave=False)] if progress else []), *kwargs.pop("callbacks", [])],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        default_root_dir=directory,
+        **kwargs,
+    )
+
+
+def checkpoint_path(directory: Path, name: str) -> Path | None:
+    """The checkpoint of stage ``name`` where one was left, else None."""
+    path = directory / "checkpoints" / f"{name}.ckpt"
+    return path if path.exists() else None
+
+
+def fit(
+    module: "LightningModule",
+    loader: "DataLoader[Any]",
+    *,
+    epochs: int,
+    directory: Path,
+    name: str,
+    val_loader: "DataLoader[Any] | None" = None,
+    accelerator: str = "auto",
+    progress: bool = True,
+    **kwargs: Any,
+) -> None:
+    """Train ``module`` in place; go on from the stage's checkpoint where there is one.
+
+    Args:
+        module: What to train. Any randomness inside a step must be seeded from ``batch.key``, so that a resumed
+            run equals one that was not stopped, to the bit.
+        loader: Usually from ``kdnas.data.batches``.
+        epochs, directory, name, accelerator, progress: As in ``make_trainer``.
+        val_loader: Optional validation batches.
+        kwargs: Passed on to ``pytorch_lightning.Trainer``.
+
+    Raises:
+        KeyboardInterrupt: The user pressed Ctrl-C; the last whole epoch is kept and ``--resume`` goes on from it.
+        InputError: The checkpoint is damaged.
+    """
+    trainer = make_trainer(
+        directory, name, epochs=epochs, accelerator=accelerator, progress=progress, **kwargs
+    )
+    resume = checkpoint_path(directory, name)
+    with interruptible(resume):
+        trainer.fit(module, loader, val_loader, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible(resume: Path | None) -> Iterator[None]:
+    """Around a call of ``Trainer.fit``: Ctrl-C stays Ctrl-C, and a damaged checkpoint is named."""
+    try:
+        yield
+    except SystemExit:  # Lightning turns Ctrl-C into exit(1)
+        raise KeyboardInterrupt from None
+    except (RuntimeError, EOFError) as error:
+        if resume is not None and ("PytorchStreamReader" in str(error) or "archive" in str(error)):
+            raise InputError(f"the checkpoint {resume} is damaged: remove it and resume again") from None
+        raise

@@ -1,0 +1,1 @@
+"""Search spaces, one module each, found through the entry point group ``kdnas.spaces``."""

@@ -1,0 +1,1 @@
+"""Teachers, one module each, found through the entry point group ``kdnas.teachers``."""

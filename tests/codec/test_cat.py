@@ -1,0 +1,144 @@
+"""CAT: a prefix code for every length, of power 1, that heeds SNR and length and never its batch-mates."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdnas.codec import CAT, ChannelDecoder, ChannelEncoder
+from kdnas.errors import InputError
+
+D, K, B = 20, 12, 6
+
+
+@pytest.fixture(scope="module")
+def codec():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = CAT(D, K, encoder={"tokens": 4}, decoder={"tokens": 4})
+        for parameter in made.parameters():  # away from any special values at the start
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return made.eval().requires_grad_(False)
+
+
+def inputs(seed=0, batch=B):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(batch, D, generator=generator)
+    snr = torch.rand(batch, generator=generator) * 30 - 10
+    length = torch.randint(1, K + 1, (batch,), generator=generator)
+    return z, snr, length
+
+
+@settings(max_examples=25, deadline=None)
+@given(d=st.integers(1, 40), k=st.integers(1, 40), tokens=st.integers(1, 9), seed=st.integers(0, 99))
+def test_any_sizes_give_a_valid_prefix_code(d, k, tokens, seed):
+    made = CAT(d, k, encoder={"tokens": tokens}, decoder={"tokens": tokens})
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(5, d, generator=generator)
+    snr = torch.rand(5, generator=generator) * 30 - 10
+    length = torch.randint(1, k + 1, (5,), generator=generator)
+    code = made.encoder(z, snr, length)
+    assert code.shape == (5, k) and code.dtype == torch.complex64
+    sent = torch.arange(k) < length[:, None]
+    assert torch.equal(code[~sent], torch.zeros_like(code[~sent]))
+    power = code.abs().square().sum(1) / length
+    assert torch.allclose(power, torch.ones(5), atol=1e-4)
+    assert made.decoder(code, snr, length).shape == (5, d)
+
+
+@pytest.mark.parametrize("length", range(1, K + 1))
+def test_power_and_zeros_for_every_length(codec, length):
+    z, snr, _ = inputs()
+    code = codec.encoder(z * torch.logspace(-2, 2, B)[:, None], snr, torch.full((B,), length))
+    assert torch.allclose(code[:, :length].abs().square().mean(1), torch.ones(B), atol=1e-5)
+    assert torch.equal(code[:, length:], torch.zeros(B, K - length, dtype=torch.complex64))
+
+
+def test_batch_mates_do_not_matter(codec):
+    z, snr, length = inputs()
+    mates = [part.clone() for part in inputs(seed=1)]
+    for part, own in zip(mates, (z, snr, length), strict=True):
+        part[2] = own[2]
+    code, other = codec.encoder(z, snr, length), codec.encoder(*mates)
+    assert torch.equal(code[2], other[2])
+    assert torch.equal(codec.decoder(code, snr, length)[2], codec.decoder(other, *mates[1:])[2])
+    alone = codec.encoder(z[2:3], snr[2:3], length[2:3])
+    assert torch.allclose(alone[0], code[2], atol=1e-5)
+    decoded = codec.decoder(alone, snr[2:3], length[2:3])
+    assert torch.allclose(decoded[0], codec.decoder(code, snr, length)[2], atol=1e-5)
+
+
+def test_each_input_acts_on_the_encoder(codec):
+    z, _, _ = inputs()
+    snr, length = torch.zeros(B), torch.full((B,), 7)
+    code = codec.encoder(z, snr, length)
+    for changed in (codec.encoder(z, snr + 3, length), codec.encoder(z.flip(0), snr, length)):
+        assert ((code - changed)[:, :7].abs().amax(1) > 1e-3).all()
+    # Another length is another code, and not the same one cut and rescaled.
+    longer = codec.encoder(z, snr, length + 1)[:, :7]
+    rescaled = longer / longer.abs().square().mean(1, keepdim=True).sqrt()
+    assert ((code[:, :7] - rescaled).abs().amax(1) > 1e-3).all()
+
+
+def test_each_input_acts_on_the_decoder(codec):
+    z, _, _ = inputs()
+    snr, length = torch.zeros(B), torch.full((B,), 7)
+    code = codec.encoder(z, snr, length)
+    decoded = codec.decoder(code, snr, length, snr)
+    for changed in (
+        codec.decoder(code, snr + 3, length, snr),
+        codec.decoder(code, snr, length - 1, snr),
+        codec.decoder(code, snr, length, snr + 3),
+        codec.decoder(code.roll(1, 1), snr, length, snr),
+    ):
+        assert ((decoded - changed).abs().amax(1) > 1e-3).all()
+    # The effective SNR is the SNR where none is given.
+    assert torch.equal(codec.decoder(code, snr, length), decoded)
+
+
+def test_decoder_ignores_what_was_not_sent(codec):
+    z, snr, length = inputs()
+    code = codec.encoder(z, snr, length)
+    noisy = torch.where(torch.arange(K) < length[:, None], code, 1e6 + 0j)
+    assert torch.equal(codec.decoder(noisy, snr, length), codec.decoder(code, snr, length))
+
+
+def test_extreme_conditions_stay_finite(codec):
+    z, _, length = inputs()
+    for snr_db in (-200.0, 200.0):
+        snr = torch.full((B,), snr_db)
+        code = codec.encoder(z, snr, length)
+        decoded = codec.decoder(code * 1e6, torch.zeros(B), length, torch.full((B,), -120.0))
+        assert torch.isfinite(torch.view_as_real(code)).all() and torch.isfinite(decoded).all()
+
+
+def test_all_parameters_learn(codec):
+    made = CAT(D, K, encoder={"tokens": 4}, decoder={"tokens": 4})
+    z, snr, length = inputs(batch=32)
+    made.decoder(made.encoder(z, snr, length), snr, length, snr - 1).square().mean().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_halves_are_rebuilt_from_their_json(codec):
+    z, snr, length = inputs()
+    for kind, half in ((ChannelEncoder, codec.encoder), (ChannelDecoder, codec.decoder)):
+        again = kind(**json.loads(json.dumps(half.config)))
+        again.load_state_dict(half.state_dict())
+        given_ = z if kind is ChannelEncoder else codec.encoder(z, snr, length)
+        assert torch.equal(again(given_, snr, length), half(given_, snr, length))
+    whole = CAT(**json.loads(json.dumps(codec.config)))
+    whole.load_state_dict(codec.state_dict())
+
+
+def test_default_transmitter_is_small():
+    params = sum(p.numel() for p in ChannelEncoder(64, 64).parameters())
+    assert 10_000 <= params <= 15_000
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": 0}, {"heads": 3}, {"symbols": -1}])
+def test_bad_settings_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        ChannelEncoder(**{"feature_dim": D, "symbols": K} | wrong)

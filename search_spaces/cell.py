@@ -1,13 +1,13 @@
-"""DARTS-style cells: a stack of one normal and one reduction cell, each edge of which is a choice of operation.
+"""DARTS-style cells: a normal and a reduction cell, repeated; each of their edges is a choice of operation.
 
 The relaxed edge is the exact mixture of DARTS (arXiv 1806.09055, eq. 2); its zero operation is not computed.
 """
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from nni.mutable import label_scope
 from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class CellEncoder(nn.Module):
     Args:
         in_channels: 1 (grey) or 3 (RGB).
         stem: (outputs, kernel, stride) of the first convolution.
-        channels: Of the states of each cell; a cell with more than the one before it (or the stem) is a reduction.
+        channels: Of the states of each cell; a cell with more than the one before it (or the stem) reduces.
         normal: Edge name to operation, of every normal cell; edges that are not there bring nothing.
         reduction: Likewise, of every reduction cell.
         feature_dim: Length of the feature vector.
@@ -82,15 +82,19 @@ class RelaxedEdge(Relaxed):
         return copy.deepcopy(self.operations[self.value("operation", sample)])
 
 
+def _always(steps: list[Step], choices: Mapping[str, Any]) -> list[Step]:
+    return steps
+
+
 class CellSpace(SearchSpace):
-    """A stem, a stack of cells, and a linear head. Searched: the operation on each edge of the two kinds of cell.
+    """A stem, a stack of cells, a linear head; searched is the operation on each edge of both kinds of cell.
 
     All normal cells share their choices (``normal/edge_0_2`` ...), and so do all reduction cells.
 
     Args:
         in_channels: 1 or 3.
-        image_size: Side of the square images, 28 to 224 pixels. Larger images are reduced more by the stem, so that
-            the last cell always works on about 4 x 4.
+        image_size: Side of the square images, 28 to 224 pixels. Larger images are reduced more by the stem,
+            so that the last cell always works on about 4 x 4.
         feature_dim: Length of the feature vector.
         channels: Of the states in the first cell; each reduction doubles them.
         cells: Number of cells, at least 2; those at one and two thirds of the depth are reductions.
@@ -102,20 +106,28 @@ class CellSpace(SearchSpace):
     name: ClassVar[str] = "cell"
 
     def __init__(
-        self, in_channels: int = 1, image_size: int = 28, feature_dim: int = 64, channels: int = 8, cells: int = 5
+        self,
+        in_channels: int = 1,
+        image_size: int = 28,
+        feature_dim: int = 64,
+        channels: int = 8,
+        cells: int = 5,
     ) -> None:
         super().__init__()
         if (
-            in_channels not in (1, 3) or not 28 <= image_size <= 224 or feature_dim < 1 or channels < 1 or cells < 2
-        ):  # fmt: skip
+            in_channels not in (1, 3)
+            or not 28 <= image_size <= 224
+            or min(feature_dim, channels, cells - 1) < 1
+        ):
             raise InputError(
-                "space 'cell' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, channels >= 1, cells >= 2"
+                "space 'cell' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, "
+                "channels >= 1, cells >= 2"
             )
         self.options = {
             "in_channels": in_channels, "image_size": image_size, "feature_dim": feature_dim,
             "channels": channels, "cells": cells,
         }  # fmt: skip
-        # The last cell sees image_size / 2^halvings, about 3.5 to 7 pixels; two halvings are in the reductions.
+        # The last cell sees image_size / 2^halvings, about 3.5 to 7 pixels; two are in the reductions.
         halvings = (image_size * 2 // 7).bit_length() - 1
         stride = 2 ** (halvings - 2)
         self.stem_shape = (channels, stride + 1, stride)
@@ -128,19 +140,19 @@ class CellSpace(SearchSpace):
         for index, width in enumerate(self.channels):
             reduces = index in self.reductions
             edges = nn.ModuleDict()
-            with label_scope("reduction" if reduces else "normal"):
+            with label_scope(self._kind(index)):
                 for edge in EDGES:
                     stride = 2 if reduces and edge[0] in "01" else 1
+                    candidates = {kind: CellOperation(kind, width, stride) for kind in OPERATIONS[1:]}
                     edges[edge] = LayerChoice(
-                        {
-                            kind: ZeroOperation(stride) if kind == "none" else CellOperation(kind, width, stride)
-                            for kind in OPERATIONS
-                        },
-                        label=f"edge_{edge}",
+                        {"none": ZeroOperation(stride), **candidates}, label=f"edge_{edge}"
                     )
             self.cells.append(Cell(before, inputs, width, reduces, index - 1 in self.reductions, edges))
             before, inputs = inputs, 3 * width
         self.head = nn.Linear(inputs, feature_dim)
+
+    def _kind(self, index: int) -> str:
+        return "reduction" if index in self.reductions else "normal"
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_channels, H, W) in [0, 1] to (B, feature_dim)."""
@@ -155,10 +167,11 @@ class CellSpace(SearchSpace):
 
     def network(self, choices: Mapping[str, Any]) -> nn.Module:
         """The ``CellEncoder`` of ``choices``."""
-        kinds = {
-            scope: {edge: choices[f"{scope}/edge_{edge}"] for edge in EDGES if choices[f"{scope}/edge_{edge}"] != "none"}
-            for scope in ("normal", "reduction")
-        }
+        kinds: dict[str, dict[str, str]] = {"normal": {}, "reduction": {}}
+        for scope, edges in kinds.items():
+            for edge in EDGES:
+                if choices[f"{scope}/edge_{edge}"] != "none":
+                    edges[edge] = choices[f"{scope}/edge_{edge}"]
         config = {
             "in_channels": self.options["in_channels"],
             "stem": self.stem_shape,
@@ -170,36 +183,50 @@ class CellSpace(SearchSpace):
         network.config = config  # type: ignore[assignment]
         return network
 
+    def inherit(self, choices: Mapping[str, Any], supernet: SearchSpace) -> nn.Module:
+        """The network of ``choices`` with its weights inside ``supernet``, copied."""
+        # Picked by name: freezing copies all operations of the supernet once for each level of nesting.
+        network, found, weights = self.network(choices), supernet.state_dict(), {}
+        for name in network.state_dict():
+            parts = name.split(".")
+            if "edges" in parts:
+                _, index, _, edge = parts[:4]
+                parts[4:4] = ["operations", choices[f"{self._kind(int(index))}/edge_{edge}"]]
+            weights[name] = found[".".join(parts)]
+        network.load_state_dict(weights)
+        return network
+
     def units(self) -> list[Unit]:
         """Stem, the inputs of each cell, each edge, and head; an edge depends on its own choice alone.
 
-        Memory is planned for a cell as a whole, so that it does not depend on other edges' choices. While the first
-        input is prepared, the previous cell's output is held beside what that step reads and writes; while the second
-        is, the first. While an edge runs, these are held: both prepared inputs, all three nodes, the previous cell's
-        output where a next cell will read it, and what the running step reads and writes besides. Sums, the
-        concatenation of nodes and ``skip_connect`` at stride 1 are made in place.
+        Memory is planned for a cell as a whole, so that it does not depend on other edges' choices. While
+        the first input is prepared, the previous cell's output is held beside what that step reads and
+        writes; while the second is, the first. While an edge runs, these are held: both prepared inputs, all
+        three nodes, the previous cell's output where a next cell will read it, and what the running step
+        reads and writes besides. Sums, the concatenation of nodes and ``skip_connect`` at stride 1 are made
+        in place.
         """
         size, inputs = self.options["image_size"], self.options["in_channels"]
         outputs, kernel, stride = self.stem_shape
         stem = conv_step("stem", inputs, outputs, kernel, size, stride=stride)
-        units = [Unit("stem", (), lambda choices: [stem])]
+        units = [Unit("stem", (), partial(_always, [stem]))]
         size = before_size = -(-size // stride)
         before = inputs = outputs
         for index, width in enumerate(self.channels):
             name, reduces = f"cell{index}", index in self.reductions
             previous, state = inputs * size**2, width * size**2  # bytes
             held = 0 if index == 0 else previous  # the first cell reads the same stem twice
-            prepare = []
+            prepare: list[Step] = []
             if before_size > size:
                 prepare.append(pool_step(f"{name}.shrink", before, before_size, size, held_bytes=held))
             prepare.append(conv_step(f"{name}.first", before, width, 1, size, held_bytes=held))
             prepare.append(conv_step(f"{name}.second", inputs, width, 1, size, held_bytes=state))
-            units.append(Unit(f"{name}.inputs", (), lambda choices, steps=tuple(prepare): steps))
+            units.append(Unit(f"{name}.inputs", (), partial(_always, prepare)))
 
             out = -(-size // 2) if reduces else size
             held = 2 * state + 3 * width * out**2 + (previous if index + 1 < len(self.channels) else 0)
             for edge in EDGES:
-                label = f"{'reduction' if reduces else 'normal'}/edge_{edge}"
+                label = f"{self._kind(index)}/edge_{edge}"
                 strided = reduces and edge[0] in "01"
                 side, stride = (size, 2 if strided else 1) if edge[0] in "01" else (out, 1)
 
@@ -212,5 +239,8 @@ class CellSpace(SearchSpace):
                 units.append(Unit(f"{name}.edge_{edge}", (label,), steps))
             before, inputs, before_size, size = inputs, 3 * width, size, out
 
-        head = (pool_step("head.pool", inputs, size, 1), linear_step("head.linear", inputs, self.options["feature_dim"]))
-        return [*units, Unit("head", (), lambda choices: head)]
+        head = [
+            pool_step("head.pool", inputs, size, 1),
+            linear_step("head.linear", inputs, self.options["feature_dim"]),
+        ]
+        return [*units, Unit("head", (), partial(_always, head))]

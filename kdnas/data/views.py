@@ -16,9 +16,9 @@ class Views:
     View 0 is the image itself. In view v > 0 each image is flipped with probability 1/2 (where ``flip`` is
     set) and then shifted by (dy, dx), each uniform in {-shift, …, shift}; what comes in from outside is 0.
     Pixels are only moved, never mixed, so every value is a whole number divided by 255. The draws come from a
-    counter-based hash (the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
-    generators", 2014), so an image's pixels do not depend on its batch-mates, the batch size, or the order of
-    the calls.
+    counter-based hash (the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom
+    number generators", 2014), so an image's pixels do not depend on its batch-mates, the batch size, or the
+    order of the calls.
 
     Attributes:
         flip: Whether a view may mirror left and right; unset it where direction has meaning (digits, signs).

@@ -6,6 +6,7 @@ targets from what arrives, with SNR, channel and length drawn per sample. The ta
 feature, so the codec denoises and closes the gap between student and teacher at once.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,13 @@ class _Stage(LightningModule):
         """One group per module with its own rate; a warm-up of 5 % of the steps, then a cosine to 1 %."""
         groups = [{"params": list(m.parameters()), "lr": rate} for m, rate in self.rates if rate > 0]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, [g["lr"] for g in groups], self.total_steps, pct_start=0.05, cycle_momentum=False,
-            div_factor=10, final_div_factor=10,
-        )  # fmt: skip
+        rising, total = max(1, self.total_steps // 20), self.total_steps
+
+        def share(step: int) -> float:
+            done = (step - rising) / max(1, total - rising)
+            return (step + 1) / (rising + 1) if step < rising else 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def predict(self, images: Tensor, ids: Tensor) -> Tensor:

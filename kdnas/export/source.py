@@ -25,29 +25,34 @@ LINE = 110
 def encoder_source(network: nn.Module, about: str = "A semantic encoder.") -> str:
     """The text of ``encoder.py``: every class the network is made of, ``build()`` and ``load()``.
 
-    The classes' own source is copied, with the helpers and constants of their modules that they use, in the order in
-    which they need each other. The same network always gives the same text.
+    The classes' own source is copied, with the helpers and constants of their modules that they use, in the
+    order in which they need each other. The same network always gives the same text.
 
     Args:
-        network: What ``SearchSpace.network`` returned: its attribute ``config`` holds the arguments of its class.
+        network: What ``SearchSpace.network`` returned; its ``config`` holds the arguments of its class.
         about: What it is, for the first lines of the file.
 
     Raises:
-        InputError: The network has no ``config`` or one that is not plain data, or a class uses anything but torch
-            and Python's standard library.
+        InputError: The network has no ``config`` or one that is not plain data, or a class uses anything but
+            torch and Python's standard library.
     """
     cls = type(network)
     config = getattr(network, "config", None)
     if not isinstance(config, Mapping):
-        raise InputError(f"{cls.__name__} has no 'config': its space must keep the constructor's arguments there")
+        raise InputError(
+            f"{cls.__name__} has no 'config': its space must keep the constructor's arguments there"
+        )
     sources = _Sources(cls)
     sources.need(sys.modules[cls.__module__], cls.__name__, cls.__name__)
     sources.need(standalone, "read_safetensors", "encoder.py")
     sources.need(standalone, "Path", "encoder.py")
     for name in ("build", "load"):
         if name in sources.owners:
-            raise InputError(f"{cls.__name__} uses a function named {name!r}, which encoder.py defines: rename it")
-    return "\n\n\n".join([_head(about, sources), *sources.definitions, _build(cls.__name__, config), _load()]) + "\n"
+            raise InputError(
+                f"{cls.__name__} uses a function named {name!r}, which encoder.py defines: rename it"
+            )
+    parts = [_head(about, sources), *sources.definitions, _build(cls.__name__, config), _load()]
+    return "\n\n\n".join(parts) + "\n"
 
 
 def _head(about: str, sources: "_Sources") -> str:
@@ -75,14 +80,14 @@ def _build(name: str, config: Mapping[str, Any]) -> str:
 
 def _load() -> str:
     return '''def load(path: str | Path | None = None) -> nn.Module:
-    """The trained encoder in evaluation mode; its weights are encoder.safetensors beside this file unless given."""
+    """The trained encoder in evaluation mode, its weights from encoder.safetensors beside this file."""
     encoder = build()
     encoder.load_state_dict(read_safetensors(path or Path(__file__).with_name("encoder.safetensors")))
     return encoder.eval()'''
 
 
 def _literal(value: Any, indent: int, before: int) -> str:
-    """``value`` as Python source; what holds containers, or is too long for its line, has one item per line."""
+    """``value`` as Python source; one item per line if it holds containers or is too long for its line."""
     if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
         return repr(value)
     if type(value) is str:
@@ -94,7 +99,7 @@ def _literal(value: Any, indent: int, before: int) -> str:
         items = [("", item) for item in value]
         start, end = "[]" if type(value) is list else "()"
     else:
-        raise InputError(f"the network's config holds {value!r}; only numbers, strings, lists and dicts can be written")
+        raise InputError(f"the network's config holds {value!r}; only numbers, strings, lists and dicts can")
     parts = [key + _literal(item, indent + 4, len(key)) for key, item in items]
     lone = "," if type(value) is tuple and len(parts) == 1 else ""
     flat = start + ", ".join(parts) + lone + end
@@ -113,7 +118,7 @@ class _Sources:
     def __init__(self, cls: type) -> None:
         self.packages = {cls.__module__.partition(".")[0], "kdnas", "search_spaces"}
         self.definitions: list[str] = []
-        self.owners: dict[str, str] = {}  # name: where it is defined
+        self.owners: dict[str, Any] = {}  # what each name means
         self._plain: set[str] = set()  # "import x"
         self._from: dict[str, set[str]] = {}  # "from x import names"
 
@@ -122,50 +127,45 @@ class _Sources:
         sections = []
         for torch in (False, True):
             plain = sorted(line for line in self._plain if _is_torch(line.split()[1]) == torch)
-            named = sorted((module, names) for module, names in self._from.items() if _is_torch(module) == torch)
-            sections.append([*plain, *(f"from {module} import {', '.join(sorted(names))}" for module, names in named)])
+            named = sorted(module for module in self._from if _is_torch(module) == torch)
+            sections.append([*plain, *(f"from {m} import {', '.join(sorted(self._from[m]))}" for m in named)])
         return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
     def need(self, module: ModuleType, name: str, user: str) -> None:
         """Add what ``name`` means in ``module``, for ``user``."""
         statement, alias = _find(module, name)
         if statement is None:
-            raise InputError(f"{user} uses {name!r}, whose source is not at the top level of {module.__name__}")
+            raise InputError(
+                f"{user} uses {name!r}, whose source is not at the top level of {module.__name__}"
+            )
+        value = getattr(module, name)
+        if name in self.owners:
+            if self.owners[name] is not value:
+                raise InputError(f"{user} uses two different things named {name!r}: rename one")
+            return
+        self.owners[name] = value
         if alias is None:
-            if self._claim(name, f"defined in {module.__name__}", user):
-                text = _text(module, statement)
-                for used in sorted(_globals_of(text)):
-                    self.need(module, used, name if isinstance(statement, ast.ClassDef) else user)
-                self.definitions.append(text)
+            text = _text(module, statement)
+            for used in sorted(_globals_of(text)):
+                self.need(module, used, name if isinstance(statement, ast.ClassDef) else user)
+            self.definitions.append(text)
             return
         source = _origin(module, statement, alias)
         package = source.partition(".")[0]
         if _is_torch(package) or package in sys.stdlib_module_names:
             written = alias.name + (f" as {alias.asname}" if alias.asname else "")
-            if self._claim(name, f"from {source} import {written}", user):
-                if isinstance(statement, ast.Import):
-                    self._plain.add(f"import {written}")
-                else:
-                    self._from.setdefault(source, set()).add(written)
+            if isinstance(statement, ast.Import):
+                self._plain.add(f"import {written}")
+            else:
+                self._from.setdefault(source, set()).add(written)
         elif package not in self.packages or isinstance(statement, ast.Import) or alias.asname:
             raise InputError(
-                f"{user} uses {name!r} from {source}: a network to be exported may use torch and the standard library "
-                "alone, and names of its own package imported as `from ... import name`"
+                f"{user} uses {name!r} from {source}: a network to export may use torch, the standard "
+                "library, and what its own package defines, imported as `from ... import name`"
             )
         else:
-            target = importlib.import_module(source)
-            if _find(target, name)[0] is None and hasattr(target, name):
-                # A lazy package: ask the thing itself where it is from.
-                target = sys.modules[getattr(getattr(target, name), "__module__", source)]
-            self.need(target, name, user)
-
-    def _claim(self, name: str, owner: str, user: str) -> bool:
-        """Whether ``name`` is new; one name must not mean two things in one file."""
-        if name in self.owners and self.owners[name] != owner:
-            raise InputError(f"{user} uses a second {name!r} ({self.owners[name]}; {owner}): rename one")
-        new = name not in self.owners
-        self.owners[name] = owner
-        return new
+            del self.owners[name]  # claimed where it is defined
+            self.need(importlib.import_module(source), name, user)
 
 
 def _is_torch(module: str) -> bool:
@@ -192,7 +192,9 @@ def _module_source(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
     except (OSError, TypeError):
-        raise InputError(f"the source of {module.__name__} cannot be read: define networks in a module file") from None
+        raise InputError(
+            f"the source of {module.__name__} cannot be read: define networks in a module file"
+        ) from None
 
 
 def _origin(module: ModuleType, statement: ast.stmt, alias: ast.alias) -> str:
@@ -219,5 +221,7 @@ def _globals_of(text: str) -> set[str]:
     while tables:
         table = tables.pop()
         tables += table.get_children()
-        names |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())}
+        names |= {
+            s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())
+        }
     return names - set(dir(builtins))

@@ -1,4 +1,4 @@
-"""Reading weights with torch alone: the source of this module's function is copied into every ``encoder.py``."""
+"""Reading weights with torch alone: this source is copied into every ``encoder.py``."""
 
 import json
 from pathlib import Path

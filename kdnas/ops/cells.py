@@ -1,7 +1,8 @@
 """Cells in plain torch, as DARTS has them (arXiv 1806.09055), and what their operations cost.
 
-Unlike there, an operation applies its ReLU last, where an int8 runtime fuses it into the convolution for free, and
-poolings have no batch norm of their own. The source of the classes is copied as it stands into exported files.
+Unlike there, an operation applies its ReLU last, where an int8 runtime fuses it into the convolution for free,
+and poolings have no batch norm of their own. The source of the classes is copied as it stands into exported
+files: nothing in them may use anything but torch.
 """
 
 from dataclasses import replace
@@ -43,11 +44,17 @@ class CellOperation(nn.Module):
             kernel, dilation = int(kind[-1]), 2 if kind.startswith("dil") else 1
             padding = kernel // 2 * dilation
             for step in [stride, 1] if kind.startswith("sep") else [stride]:
-                layers += [
-                    nn.Conv2d(channels, channels, kernel, step, padding, dilation, groups=channels, bias=False),
-                    ConvBN(channels, channels, 1),
-                ]
+                depthwise = nn.Conv2d(
+                    channels, channels, kernel, step, padding, dilation, channels, bias=False
+                )
+                layers += [depthwise, ConvBN(channels, channels, 1)]
         self.layers = nn.Sequential(*layers)
+
+        self.kind = kind
+
+    def extra_repr(self) -> str:
+        """What it is, for pictures."""
+        return self.kind
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, channels, ceil(H / stride), ceil(W / stride))."""
@@ -79,7 +86,7 @@ class Cell(nn.Module):
         channels: Of each state in this cell; the output has three times as many.
         reduction: Halve the map: edges from the two inputs have stride 2.
         shrink: The first input's map is twice as large as the second's.
-        edges: Edge name ("0_2": from state 0 to state 2) to its operation; edges that are not there bring nothing.
+        edges: Edge name ("0_2": from state 0 to state 2) to its operation; those not there bring nothing.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class Cell(nn.Module):
         self.edges = edges
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
-        """(B, before, H', W') and (B, inputs, H, W) to (B, 3 channels, ceil(H / stride), ceil(W / stride))."""
+        """(B, before, H', W'), (B, inputs, H, W) to (B, 3 channels, ceil(H / stride), ceil(W / stride))."""
         states = [self.first(self.shrink(before)), self.second(x)]
         for node in (2, 3, 4):
             names = [f"{source}_{node}" for source in range(node)]
@@ -108,7 +115,7 @@ class Cell(nn.Module):
 def operation_steps(
     name: str, kind: str, channels: int, size: int, stride: int, *, held_bytes: int
 ) -> list[Step]:
-    """The ``OPERATION_STEPS`` steps of ``CellOperation`` or ``ZeroOperation`` on a square map of side ``size``.
+    """The ``OPERATION_STEPS`` steps of an edge's operation on a square map of side ``size``.
 
     Args:
         name: Of the edge.
@@ -132,8 +139,8 @@ def operation_steps(
         sides = [(size, stride), (out, 1)] if kind.startswith("sep") else [(size, stride)]
         for turn, (side, step) in enumerate(sides):
             depthwise = conv_step(
-                f"{name}.depthwise{turn}", channels, channels, int(kind[-1]), side, stride=step, groups=channels,
-                held_bytes=held_bytes - (0 if turn else entry),
+                f"{name}.depthwise{turn}", channels, channels, int(kind[-1]), side, stride=step,
+                groups=channels, held_bytes=held_bytes - (0 if turn else entry),
             )  # fmt: skip
             steps.append(replace(depthwise, params=depthwise.weights))  # no batch norm of its own
             steps.append(

@@ -60,6 +60,7 @@ def test_mini_holds_the_real_images_bit_by_bit():
         assert torch.equal(mini.test_images[mini.test_labels == c], real)
 
 
+@pytest.mark.slow  # compressing takes seconds; the content is checked above
 @needs_debian
 def test_the_script_makes_the_same_data_again(tmp_path, monkeypatch):
     script = Path(__file__).parents[2] / "scripts" / "make_fashion_mini.py"

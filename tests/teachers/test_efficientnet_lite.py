@@ -53,7 +53,7 @@ def test_the_statistics_of_a_photograph_match_the_batch_norms():
 
     def measure(norm, inputs):
         mean = inputs[0].mean((0, 2, 3))
-        distances.append(float(((mean - norm.running_mean).square() / norm.running_var).mean()))
+        distances.append(float(((mean - norm.running_mean).square() / (norm.running_var + norm.eps)).mean()))
 
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

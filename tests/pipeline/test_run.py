@@ -1,0 +1,140 @@
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import kdnas
+from kdnas.device import load_device
+from kdnas.errors import InputError
+from kdnas.evaluate import validate_results
+from kdnas.space import Architecture
+
+
+def test_the_run_leaves_everything_and_fits_the_device(smoke_run: Path) -> None:
+    for name in (
+        "run.json", "architecture.json", "encoder.py", "encoder.safetensors", "link.safetensors", "link.json",
+        "results.json", "study.db", "inherited.safetensors", "figures/accuracy-snr.png", "tensorboard/search",
+        "baselines/no-kd/link.json",
+    ):  # fmt: skip
+        assert (smoke_run / name).exists(), name
+    results = validate_results(json.loads((smoke_run / "results.json").read_text()))
+    device = load_device("wearable")
+    assert results["budgets"] == device.budgets
+    for name, limit in device.budgets.items():
+        assert results["transmitter"][name] <= limit
+    assert {row["system"] for row in results["curves"]} == {"kdnas", "no-kd", "teacher"}
+    recorded = json.loads((smoke_run / "run.json").read_text())
+    assert recorded["versions"]["torch"] == torch.__version__ and recorded["settings"]["preset"] == "smoke"
+
+
+def test_costs_in_the_results_are_those_of_the_saved_networks(smoke_run: Path) -> None:
+    results = json.loads((smoke_run / "results.json").read_text())
+    link = kdnas.load(smoke_run)
+    encoder = sum(p.numel() for p in link.encoder.parameters())
+    channel = sum(p.numel() for p in link.channel_encoder.parameters())
+    assert results["encoder"]["params"] == encoder
+    assert results["transmitter"]["params"] == encoder + channel
+    found = kdnas.cost(smoke_run, "wearable")
+    assert found["transmitter"] == results["transmitter"] and found["fits"]
+
+
+def test_halves_of_the_loaded_link_work_apart(smoke_run: Path) -> None:
+    link = kdnas.load(smoke_run)
+    images = torch.rand(3, 1, 28, 28)
+    with torch.no_grad():
+        symbols = link.encode(images, snr_db=10.0, symbols=16)
+        assert symbols.shape == (3, 16) and symbols.is_complex()
+        assert torch.allclose(symbols.abs().square().mean(1), torch.ones(3), atol=1e-5)
+        logits = link.decode(symbols, snr_db=10.0)
+    assert logits.shape == (3, 10)
+    encoder = kdnas.load_encoder(smoke_run)
+    assert torch.equal(encoder(images), link.encoder(images))
+
+
+def test_finished_stages_are_not_repeated(smoke_run: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in smoke_run.rglob("*.safetensors")}
+    lines: list[str] = []
+    kdnas.run(resume=smoke_run, say=lines.append)
+    assert all("done before" in line for line in lines)
+    assert before == {p: p.stat().st_mtime_ns for p in smoke_run.rglob("*.safetensors")}
+
+
+def test_evaluate_again_gives_the_same_numbers(smoke_run: Path) -> None:
+    before = json.loads((smoke_run / "results.json").read_text())
+    kdnas.evaluate(smoke_run)
+    assert json.loads((smoke_run / "results.json").read_text()) == before
+
+
+def test_an_architecture_of_ones_own_enters_at_distill(smoke_run: Path, tmp_path: Path) -> None:
+    found = Architecture.load(smoke_run / "architecture.json")
+    own = {**found.choices, "stage0/width": 8, "stage0block0/kernel": 3}
+    Architecture(found.space, found.options, own).save(tmp_path / "own.json")
+    path = kdnas.distill(
+        preset="smoke", out=tmp_path / "run", threads=1, architecture=tmp_path / "own.json",
+        **{"distill.epochs": 1, "distill.link_epochs": 1, "distill.steps": 2},
+    )  # fmt: skip
+    assert Architecture.load(path / "architecture.json").choices == own
+    assert kdnas.load(path).encode(torch.rand(1, 1, 28, 28), 0.0).shape == (1, 64)
+
+
+def test_an_architecture_of_another_space_is_refused(smoke_run: Path, tmp_path: Path) -> None:
+    found = Architecture.load(smoke_run / "architecture.json")
+    Architecture("cell", found.options, found.choices).save(tmp_path / "own.json")
+    with pytest.raises(InputError, match="space 'cell'"):
+        kdnas.distill(preset="smoke", out=tmp_path / "run", architecture=tmp_path / "own.json")
+
+
+def test_truncated_weights_are_named(smoke_run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(smoke_run, broken)
+    data = (broken / "encoder.safetensors").read_bytes()
+    (broken / "encoder.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"encoder\.safetensors"):
+        kdnas.load(broken)
+
+
+def test_a_penalty_weight_acts(tmp_path: Path) -> None:
+    tiny = {"tune.enabled": False, "search.epochs": 2, "search.steps": 8, "search.warmup_epochs": 1}
+    costs = []
+    for weight in (0.0, 30.0):
+        path = kdnas.search(
+            preset="smoke", device="mcu", out=tmp_path / f"run{weight}", threads=1,
+            **{**tiny, "search.penalty.params": weight, "search.penalty.macs": weight, "search.alpha_learning_rate": 0.5},
+        )  # fmt: skip
+        report = json.loads((path / "stages" / "search.json").read_text())
+        costs.append(report["history"][-1]["expected"]["params"])
+    assert costs[1] < 0.8 * costs[0]
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_random_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "kdnas.cli", "search", "--set", "threads=1", *more]
+        command += [] if "--resume" in more else ["--preset", "smoke", "--out", str(out)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
+
+    assert start(tmp_path / "whole").wait() == 0
+    rng = random.Random(0)
+    out = tmp_path / "killed"
+    process = start(out)
+    for _ in range(10):
+        time.sleep(rng.uniform(2, 12))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "run.json").exists():
+            process = subprocess.Popen([sys.executable, "-m", "kdnas.cli", "search", "--resume", str(out)])
+        else:
+            process = start(out)
+    assert process.wait() == 0
+    for name in ("architecture.json", "inherited.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (out / name).read_bytes()

@@ -1,0 +1,100 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kdnas.cli import app
+
+runner = CliRunner()
+
+BAD = {
+    "unknown key": (["run", "--set", "search.epoch=3"], "search.epochs"),
+    "wrong type": (["run", "--set", "search.epochs=many"], "search.epochs"),
+    "no equals sign": (["run", "--set", "search.epochs"], "key=value"),
+    "unknown preset": (["run", "--preset", "fast"], "quick"),
+    "unknown device": (["run", "--preset", "smoke", "--device", "fridge"], "wearable"),
+    "unknown data set": (["teach", "--preset", "smoke", "--dataset", "imagenet"], "fashion-mini"),
+    "missing folder": (["teach", "--preset", "smoke", "--dataset", "folder:nowhere"], "nowhere"),
+    "unknown space": (["search", "--preset", "smoke", "--space", "maze"], "mobile"),
+    "unknown space option": (["search", "--preset", "smoke", "--set", "spaces.options.widht=2"], "widht"),
+    "unknown teacher": (["teach", "--preset", "smoke", "--teacher", "socrates"], "resnet"),
+    "unknown teacher option": (["teach", "--preset", "smoke", "--set", "adapt.options.stepz=2"], "stepz"),
+    "too few labels": (["teach", "--preset", "smoke", "--set", "data.labels=5"], "label"),
+    "missing config": (["run", "--config", "nothing.toml"], "nothing.toml"),
+    "no run to resume": (["run", "--resume", "nowhere"], "run.json"),
+    "no run to evaluate": (["evaluate", "nowhere"], "run.json"),
+    "nothing to plot": (["plot", "nowhere.json"], "nowhere.json"),
+    "unknown architecture": (["cost", "nobody"], "nobody"),
+    "unknown list": (["list", "colours"], "devices"),
+    "export of nothing": (["export", "nowhere", "--to-zoo"], "nowhere"),
+    "not built": (["tailor"], "not built"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, named = BAD[case]
+    result = runner.invoke(app, arguments)
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("[")]
+    assert result.exit_code == 2, result.output
+    assert len(lines) == 1 and named in lines[0], lines
+    assert "Traceback" not in result.output
+
+
+def test_a_bad_device_file_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('name = "own"\n[hardware]\nmacs_per_s = "fast"\n')
+    result = runner.invoke(app, ["show", "device", str(tmp_path / "own.toml")])
+    assert result.exit_code == 2 and "own.toml" in result.stderr and "line" in result.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = runner.invoke(app, ["run", "--preset", "smoke", "--out", str(tmp_path / "file" / "run")])
+    assert result.exit_code == 2 and str(tmp_path / "file") in result.stderr
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    result = runner.invoke(app, ["run", "--preset", "smoke", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "--resume" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["devices", "datasets", "spaces", "teachers", "architectures", "cache"])
+def test_lists_are_json(what: str) -> None:
+    result = runner.invoke(app, ["list", what, "--json"])
+    assert result.exit_code == 0 and isinstance(json.loads(result.stdout), list)
+
+
+def test_settings_are_all_described() -> None:
+    from kdnas.config import known_keys
+
+    assert all(field.description for field in known_keys().values())
+    result = runner.invoke(app, ["show", "settings", "smoke", "--json"])
+    assert json.loads(result.stdout)["preset"] == "smoke"
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = (
+        "import sys, contextlib\nfrom kdnas.cli import main\nsys.argv = ['kdnas', '--help']\n"
+        "with contextlib.suppress(SystemExit):\n    main()\n"
+        "heavy = {'torch', 'nni', 'pytorch_lightning', 'optuna', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kdnas.pipeline import api
+
+    def stopped(**kwargs: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", stopped)
+    result = runner.invoke(app, ["run", "--preset", "smoke", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 130 and f"--resume {tmp_path / 'run'}" in result.stderr

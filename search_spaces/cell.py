@@ -97,7 +97,7 @@ class CellSpace(SearchSpace):
             so that the last cell always works on about 4 x 4.
         feature_dim: Length of the feature vector.
         channels: Of the states in the first cell; each reduction doubles them.
-        cells: Number of cells, at least 2; those at one and two thirds of the depth are reductions.
+        cells: Number of cells, at least 3; those at one and two thirds of the depth are reductions.
 
     Raises:
         InputError: An option is out of its range.
@@ -117,11 +117,11 @@ class CellSpace(SearchSpace):
         if (
             in_channels not in (1, 3)
             or not 28 <= image_size <= 224
-            or min(feature_dim, channels, cells - 1) < 1
+            or min(feature_dim, channels, cells - 2) < 1
         ):
             raise InputError(
                 "space 'cell' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, "
-                "channels >= 1, cells >= 2"
+                "channels >= 1, cells >= 3"
             )
         self.options = {
             "in_channels": in_channels, "image_size": image_size, "feature_dim": feature_dim,

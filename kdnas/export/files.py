@@ -114,8 +114,8 @@ def save_link(directory: str | Path, architecture: Architecture, link: Link, met
     options = architecture.options
     shape = f"{options['in_channels']} x {options['image_size']} x {options['image_size']}"
     about = (
-        f"The semantic encoder of {meta['device']} for {meta['dataset']}: images of {shape} to "
-        f"{codec['feature_dim']} features. Found by kdnas in the search space '{architecture.space}'."
+        f"The semantic encoder of {meta['device']} for {meta['dataset']}.\n\nFound by kdnas in the space "
+        f"'{architecture.space}': images of {shape} to {codec['feature_dim']} features."
     )
     source = encoder_source(network, about)
     _prove(source, network, options)
@@ -162,12 +162,13 @@ def load_architecture(path: str | Path) -> Architecture:
     path = path / "architecture.json" if path.is_dir() else path
     architecture = Architecture.load(path)
     try:
-        architecture.make_space().check(architecture.choices)
+        with torch.random.fork_rng(devices=[]):
+            architecture.make_space().check(architecture.choices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: the options do not fit the space {architecture.space!r} ({error})"
+            f"{path}: the options do not fit the space {architecture.space!r} ({_line(error)})"
         ) from None
     return architecture
 
@@ -208,7 +209,9 @@ def load_link(directory: str | Path) -> Link:
             codec = CAT(**info.codec.model_dump())
             semantic_decoder = nn.Linear(info.feature_dim, len(info.classes))
     except (InputError, TypeError, RuntimeError) as error:
-        raise InputError(f"{directory / 'link.json'}: the codec's settings are wrong ({error})") from None
+        raise InputError(
+            f"{directory / 'link.json'}: the codec's settings are wrong ({_line(error)})"
+        ) from None
     link = Link(nn.Identity(), codec.encoder, codec.decoder, semantic_decoder)
     halves, path = _halves(link), directory / "link.safetensors"
     state = _read_weights(path)
@@ -233,6 +236,11 @@ def check_hashes(directory: Path, info: LinkInfo, names: Sequence[str]) -> None:
             raise InputError(
                 f"{path} does not fit link.json (truncated or replaced): get or export the link again"
             )
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error of torch or safetensors, which may bring a stack of frames."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _network(architecture: Architecture) -> nn.Module:
@@ -304,7 +312,7 @@ def _read_weights(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} does not exist: give a .safetensors file") from None
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is truncated or no safetensors file ({error}): get or export it again"
+            f"{path} is truncated or no safetensors file ({_line(error)}): get or export it again"
         ) from None
 
 
@@ -339,7 +347,7 @@ def _prove(source: str, network: nn.Module, options: Mapping[str, Any]) -> None:
             same = torch.equal(copy.eval()(images), network(images))
     except Exception as error:
         raise InputError(
-            f"encoder.py of {type(network).__name__} does not run ({error}): see its space"
+            f"encoder.py of {type(network).__name__} does not run ({_line(error)}): see its space"
         ) from error
     if not same:
         raise InputError(f"encoder.py of {type(network).__name__} computes something else: see its space")

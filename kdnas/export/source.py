@@ -30,7 +30,7 @@ def encoder_source(network: nn.Module, about: str = "A semantic encoder.") -> st
 
     Args:
         network: What ``SearchSpace.network`` returned; its ``config`` holds the arguments of its class.
-        about: What it is, for the first lines of the file.
+        about: What it is, for the head of the file: a short sentence, and perhaps paragraphs.
 
     Raises:
         InputError: The network has no ``config`` or one that is not plain data, or a class uses anything but
@@ -51,13 +51,16 @@ def encoder_source(network: nn.Module, about: str = "A semantic encoder.") -> st
             raise InputError(
                 f"{cls.__name__} uses a function named {name!r}, which encoder.py defines: rename it"
             )
-    parts = [_head(about, sources), *sources.definitions, _build(cls.__name__, config), _load()]
-    return "\n\n\n".join(parts) + "\n"
+    parts = [*sources.definitions, _build(cls.__name__, config), _load()]
+    # Two blank lines between imports and a class, one between imports and anything else.
+    gap = "\n\n\n" if parts[0].startswith(("class", "def", "@")) else "\n\n"
+    return _head(about, sources) + gap + "\n\n\n".join(parts) + "\n"
 
 
 def _head(about: str, sources: "_Sources") -> str:
     # About may hold names from outside; it must not end the docstring.
-    about = "\n".join(textwrap.wrap(about.replace("\\", "/").replace('"', "'"), LINE - 3))
+    about = about.replace("\\", "/").replace('"', "'")
+    about = "\n\n".join(textwrap.fill(paragraph, LINE - 3) for paragraph in about.split("\n\n"))
     return f'''"""{about}
 
 Input: float32 images (B, C, H, W) in [0, 1]; they are normalised inside. Output: float32 features (B, D).

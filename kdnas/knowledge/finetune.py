@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdnas.data import Batch, Dataset, Views
+from kdnas.errors import InputError
 from kdnas.knowledge.teacher import InputSpec
 from kdnas.run.seeds import generator
 
@@ -70,6 +71,7 @@ class FineTune(pl.LightningModule):
         steps: Training steps in all.
         learning_rate: At its peak.
         smoothing: Of the labels.
+        key: Names this fine-tuning; a checkpoint of another is refused.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class FineTune(pl.LightningModule):
         steps: int,
         learning_rate: float,
         smoothing: float,
+        key: str,
     ) -> None:
         super().__init__()
         self.tail, self.head = tail, head
         self.activations = activations
-        self.steps, self.learning_rate, self.smoothing = steps, learning_rate, smoothing
+        self.steps, self.learning_rate, self.smoothing, self.key = steps, learning_rate, smoothing, key
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """One step on the labelled images of ``batch``."""
@@ -96,6 +99,17 @@ class FineTune(pl.LightningModule):
         loss = F.cross_entropy(self.head(features), labels, label_smoothing=self.smoothing)
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the checkpoint is of."""
+        checkpoint["key"] = self.key
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another fine-tuning."""
+        if checkpoint.get("key") != self.key:
+            raise InputError(
+                "the teacher's checkpoint in this run directory is of other settings: use another with --out"
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW; its rate rises over the first tenth of the steps and falls as a cosine to 0."""

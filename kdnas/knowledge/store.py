@@ -244,7 +244,7 @@ class Store:
         return Target(self._features(rows, view), self._probs(rows, view))
 
     def mean_probs(self, ids: Tensor) -> Tensor:
-        """(B, classes) float32: mean over the stored views of the probabilities of the images ``ids`` (B,)."""
+        """(B, classes) float32: mean over the stored views of the probabilities of images ``ids`` (B,)."""
         return self._mean_probs[self._rows(ids)]
 
     @cached_property

@@ -1,7 +1,7 @@
 """Cells in plain torch, as DARTS has them (arXiv 1806.09055), and what their operations cost.
 
-Unlike there, an operation applies its ReLU last, where an int8 runtime fuses it into the convolution for free,
-and poolings have no batch norm of their own. The source of the classes is copied as it stands into exported
+Unlike there, an operation applies its ReLU last, where an int8 runtime fuses it into the convolution, and
+poolings have no batch norm of their own. The source of the classes is copied as it stands into exported
 files: nothing in them may use anything but torch.
 """
 

@@ -26,5 +26,3 @@ def make_link(space: str, seed: int, **options: int) -> tuple[Architecture, Link
     codec = CAT(16, 12, encoder={"tokens": 4}, decoder={"width": 8})
     link = Link(encoder, codec.encoder, codec.decoder, nn.Linear(16, 3)).eval()
     return Architecture(space, found.options, choices, {"params": 1}), link
-
-

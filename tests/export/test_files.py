@@ -22,8 +22,8 @@ Copied = Callable[[], Path]
 # What a machine with torch alone lacks; -I keeps the current directory and PYTHONPATH out.
 ISOLATED = textwrap.dedent("""
     import sys
-    LACKS = {"kdnas", "search_spaces", "teachers", "nni", "safetensors", "numpy", "einops", "pydantic", "optuna",
-             "pytorch_lightning"}
+    LACKS = {"kdnas", "search_spaces", "teachers", "nni", "safetensors", "numpy", "einops", "pydantic",
+             "optuna", "pytorch_lightning"}
     class Refuse:
         def find_spec(self, name, path=None, target=None):
             if name.partition(".")[0] in LACKS:
@@ -145,6 +145,9 @@ def test_a_missing_file_is_named(copied: Copied, name: str) -> None:
         load_link(directory)
 
 
+KEEP = "stage0block1/keep"
+
+
 def change(path: Path, edit: Callable[[dict], object]) -> None:
     document = json.loads(path.read_text())
     edit(document)
@@ -155,7 +158,7 @@ def change(path: Path, edit: Callable[[dict], object]) -> None:
     ("edit", "word"),
     [
         (lambda d: d["choices"].update({"stage0/width": 12}), "hash does not fit"),
-        (lambda d: (d.pop("hash"), d["choices"].update({"stage0/width": 12 if d["choices"]["stage0/width"] == 8 else 8})),
+        (lambda d: (d.pop("hash"), d["choices"].update({KEEP: not d["choices"][KEEP]})),
          "not the architecture of link.json"),
         (lambda d: (d.pop("hash"), d["choices"].update({"stage0/width": 13})), "13"),
         (lambda d: (d.pop("hash"), d.update(space="cell", options={})), "is it of another space"),

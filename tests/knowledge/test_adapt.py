@@ -14,7 +14,7 @@ CLASSES = 3
 
 
 class TinyBackbone(nn.Module):
-    """Two convolutions with batch norm, of which the first is frozen: seconds do for what minutes would show."""
+    """Two convolutions with batch norm, of which the first is frozen: seconds show what minutes would."""
 
     name = "tiny"
     feature_dim = 12
@@ -26,8 +26,12 @@ class TinyBackbone(nn.Module):
         super().__init__()
         self.pretrained = pretrained
         self.frozen = int(pretrained)
-        first = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 8, 3, 2), norm=nn.BatchNorm2d(8), act=nn.ReLU()))
-        second = nn.Sequential(OrderedDict(conv=nn.Conv2d(8, 12, 3, 2), norm=nn.BatchNorm2d(12), act=nn.ReLU()))
+        first = nn.Sequential(
+            OrderedDict(conv=nn.Conv2d(3, 8, 3, 2, bias=False), norm=nn.BatchNorm2d(8), act=nn.ReLU())
+        )
+        second = nn.Sequential(
+            OrderedDict(conv=nn.Conv2d(8, 12, 3, 2, bias=False), norm=nn.BatchNorm2d(12), act=nn.ReLU())
+        )
         self.layers = nn.Sequential(first, second, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         draws = torch.Generator().manual_seed(0)
         for p in self.parameters():
@@ -72,11 +76,20 @@ def make_dataset(n=240, seed=0):
 
 DATA = make_dataset()
 SPLITS = make_splits(DATA.train_labels, 150, 0)
-QUICK = {"image_size": 28, "n_views": 2, "steps": 20, "batch_size": 32, "progress": False, "accelerator": "cpu"}
+QUICK = {
+    "image_size": 28,
+    "n_views": 2,
+    "steps": 20,
+    "batch_size": 32,
+    "progress": False,
+    "accelerator": "cpu",
+}
 
 
 def run(tmp_path, name="tiny", splits=SPLITS, dataset=DATA, **kwargs):
-    return adapt(name, dataset, splits, views=Views(shift=1), directory=tmp_path / "run", **{**QUICK, **kwargs})
+    return adapt(
+        name, dataset, splits, views=Views(shift=1), directory=tmp_path / "run", **{**QUICK, **kwargs}
+    )
 
 
 @pytest.mark.parametrize("method", ["probe", "finetune"])
@@ -152,8 +165,24 @@ def test_the_cache_is_used_and_its_key_holds_every_argument(tmp_path):
     teacher, report = run(tmp_path)
     again, told = run(tmp_path)
     assert told == {**report, "reused": True} and again.hash == teacher.hash
-    for change in ({"seed": 1}, {"steps": 10}, {"n_views": 1}, {"splits": make_splits(DATA.train_labels, 150, 1)}):
-        assert not run(tmp_path / "other", **change)[1]["reused"]
+    changes = {"seed": 1, "steps": 10, "n_views": 1, "splits": make_splits(DATA.train_labels, 150, 1)}
+    for name, value in changes.items():
+        assert not run(tmp_path / name, **{name: value})[1]["reused"]
+
+
+def test_the_checkpoint_of_another_adaptation_is_refused(tmp_path):
+    run(tmp_path, cache=False)
+    with pytest.raises(InputError, match="other settings"):
+        run(tmp_path, cache=False, seed=1)
+
+
+def test_calibration_divides_by_the_reported_temperature(tmp_path):
+    plain, before = run(tmp_path, method="probe")
+    scaled, after = run(tmp_path, method="probe", calibrate=True)
+    features = torch.rand(4, 12)
+    assert before["temperature"] == 1 and after["temperature"] == before["fitted_temperature"] != 1
+    assert torch.allclose(scaled.logits(features) * after["temperature"], plain.logits(features), atol=1e-5)
+    assert before["ece"] == after["ece"]
 
 
 def test_a_saved_teacher_comes_back_the_same(tmp_path):
@@ -193,7 +222,12 @@ def test_the_hash_changes_with_a_weight_the_size_and_the_temperature():
         nn.init.constant_(head.bias, bias)
         return AdaptedTeacher(tiny(), head, size, temperature).hash
 
-    hashes = [hash_of_teacher(), hash_of_teacher(33), hash_of_teacher(32, 2.0), hash_of_teacher(32, 1.0, 1e-6)]
+    hashes = [
+        hash_of_teacher(),
+        hash_of_teacher(33),
+        hash_of_teacher(32, 2.0),
+        hash_of_teacher(32, 1.0, 1e-6),
+    ]
     assert len(set(hashes)) == 4 and hash_of_teacher() == hashes[0]
 
 
@@ -215,7 +249,9 @@ def test_grey_and_rgb_and_any_size_reach_the_network():
 
 
 def test_the_registry():
-    assert {"efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet"} <= set(list_teachers())
+    assert {"efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet"} <= set(
+        list_teachers()
+    )
     backbone = load_backbone("efficientnet-lite0")
     assert backbone.name == "efficientnet-lite0" and backbone.pretrained
     with pytest.raises(InputError, match="unknown teacher 'resnet152': choose one of efficientnet-lite0"):
@@ -229,6 +265,8 @@ def test_faulty_arguments(tmp_path):
 
 
 def test_the_real_teacher_learns_from_few_images(tmp_path):
-    teacher, report = run(tmp_path, "efficientnet-lite0", image_size=32, n_views=1, steps=2)
+    teacher, report = run(
+        tmp_path, "efficientnet-lite0", image_size=32, n_views=1, steps=2, learning_rate=1e-5
+    )
     assert teacher.feature_dim == 1280 and report["accuracy"] > 0.8
     assert 3.3e6 < report["params"] < 3.4e6

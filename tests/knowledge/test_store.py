@@ -113,7 +113,9 @@ def test_spread_gives_a_distribution(sizes):
 
 
 def test_quantised_features_are_within_half_a_step_and_zero_stays_zero():
-    features = torch.randn(9, 31, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 9)[:, None]
+    features = (
+        torch.randn(9, 31, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 9)[:, None]
+    )
     features[4] = 0
     steps, scale = quantise(features)
     assert steps.dtype == torch.int8
@@ -261,5 +263,5 @@ def test_no_permission_is_an_input_error(tmp_path, monkeypatch):
 
     build(tmp_path, n_views=1)
     monkeypatch.setattr("kdnas.knowledge.store.tempfile.mkdtemp", refuse)
-    with pytest.raises(InputError, match="cannot write .*Permission denied"):
+    with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
         build(tmp_path, n_views=2)

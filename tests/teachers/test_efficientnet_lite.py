@@ -36,7 +36,9 @@ def test_a_photograph_is_recognised(variant):
         pytest.skip(f"the weights of efficientnet-lite{variant} are an extra")
     net = build(variant)
     photograph = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
-    pixels = np.asarray(Image.open(photograph).convert("RGB").crop((0, 0, 512, 512)).resize((net.image_size,) * 2))
+    pixels = np.asarray(
+        Image.open(photograph).convert("RGB").crop((0, 0, 512, 512)).resize((net.image_size,) * 2)
+    )
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         logits = F.linear(net((images - net.mean[0]) / net.std[0]), *net.imagenet_head)
@@ -44,7 +46,7 @@ def test_a_photograph_is_recognised(variant):
 
 
 def test_the_statistics_of_a_photograph_match_the_batch_norms():
-    # Wrong normalisation constants, padding or names would move the activations away from the stored statistics.
+    # Wrong constants, padding or names would move the activations away from the stored statistics.
     net = build(0)
     photograph = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     pixels = np.asarray(Image.open(photograph).convert("RGB").crop((0, 0, 512, 512)).resize((224, 224)))

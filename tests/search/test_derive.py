@@ -1,0 +1,131 @@
+"""Derivation against brute force: the most likely architecture inside the budgets, or the reason why there is none."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from kdnas.cost import COSTS, CostTables
+from kdnas.errors import InputError
+from kdnas.ops import Step, Unit, linear_step
+from kdnas.search import cheapest_choices, derive
+from kdnas.space import list_spaces, make_space
+from supernets import every, roofline, small_domains
+
+SPACES = list_spaces()
+CASES = [(name, seed) for name in SPACES for seed in range(4)]
+
+
+class Small:
+    """A space cut down to a few hundred architectures, all of them costed."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        space = make_space(name)
+        domains = small_domains(space.domains(), seed, 400)
+        self.tables = CostTables(space.units(), domains, roofline, [linear_step("after", 64, 128)])
+        self.all = [(choices, self.tables.exact(choices)) for choices in every(domains)]
+
+    def log_probabilities(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
+        scale = generator.choice([0.0, 0.3, 3.0])
+        alphas = {label: scale * generator.normal(size=len(v)) for label, v in self.tables.domains.items()}
+        return {label: alpha - np.log(np.exp(alpha).sum()) for label, alpha in alphas.items()}
+
+    def likelihood(self, choices: dict, logp: dict[str, np.ndarray]) -> float:
+        return sum(float(logp[k][v.index(choices[k])]) for k, v in self.tables.domains.items())
+
+    def budgets(self, draw: random.Random) -> dict[str, float]:
+        names = draw.sample(COSTS, draw.randint(0, len(COSTS)))
+        return {name: sorted(costs[name] for _, costs in self.all)[int(draw.random() * len(self.all))] for name in names}
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_derivation_equals_brute_force(name: str, seed: int) -> None:
+    small = Small(name, seed)
+    draw, generator = random.Random(seed), np.random.default_rng(seed)
+    feasible = 0
+    for _ in range(25):
+        logp, budgets = small.log_probabilities(generator), small.budgets(draw)
+        inside = [
+            small.likelihood(choices, logp)
+            for choices, costs in small.all
+            if all(costs[cost] <= limit for cost, limit in budgets.items())
+        ]
+        if not inside:
+            with pytest.raises(InputError, match="no architecture fits"):
+                derive(small.tables, logp, budgets)
+            continue
+        feasible += 1
+        found = derive(small.tables, logp, budgets)
+        costs = small.tables.exact(found)
+        assert all(costs[cost] <= limit for cost, limit in budgets.items())
+        assert small.likelihood(found, logp) == pytest.approx(max(inside), abs=1e-9)
+        assert list(found) == list(small.tables.domains)
+    assert feasible > 5
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES[::2])
+@pytest.mark.parametrize("cost", COSTS)
+def test_the_cheapest_is_the_cheapest(name: str, seed: int, cost: str) -> None:
+    small = Small(name, seed)
+    least = min(costs[cost] for _, costs in small.all)
+    for logp in (
+        {label: np.zeros(len(values)) for label, values in small.tables.domains.items()},
+        small.log_probabilities(np.random.default_rng(seed)),
+    ):
+        found = cheapest_choices(small.tables, cost, logp)
+        assert small.tables.exact(found)[cost] == pytest.approx(least, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("cost", COSTS)
+def test_a_budget_out_of_reach_is_named_with_what_is_needed(name: str, cost: str) -> None:
+    small = Small(name, 9)
+    least = min(costs[cost] for _, costs in small.all)
+    logp = small.log_probabilities(np.random.default_rng(0))
+    enough = {other: max(costs[other] for _, costs in small.all) for other in COSTS}
+    with pytest.raises(InputError, match=f"cheapest in {cost} needs ") as caught:
+        derive(small.tables, logp, enough | {cost: least * 0.99})
+    assert f" needs {least:.6g} of a budget of {least * 0.99:.6g}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert small.tables.exact(derive(small.tables, logp, enough | {cost: least}))[cost] == pytest.approx(least)
+
+
+def test_budgets_that_clash_are_called_that() -> None:
+    def steps(choices: dict) -> list[Step]:
+        return [Step("a", params=1, macs=9) if choices["x"] else Step("a", params=9, macs=1)]
+
+    tables = CostTables([Unit("a", ("x",), steps)], {"x": [False, True]})
+    flat = {"x": np.zeros(2)}
+    assert derive(tables, flat, {"params": 5, "macs": 10}) == {"x": True}
+    assert derive(tables, flat, {"params": 10, "macs": 5}) == {"x": False}
+    with pytest.raises(InputError, match="fits all budgets at once, though each can be met alone"):
+        derive(tables, flat, {"params": 5, "macs": 5})
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_without_budgets_it_is_the_likeliest(name: str) -> None:
+    space = make_space(name)
+    tables = CostTables(space.units(), space.domains())
+    generator = torch.Generator().manual_seed(0)
+    logp = {
+        label: torch.randn(len(values), generator=generator).log_softmax(0).double().numpy()
+        for label, values in space.domains().items()
+    }
+    assert derive(tables, logp, {}) == {label: v[int(logp[label].argmax())] for label, v in tables.domains.items()}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_whole_space_is_derived_inside_and_the_same_every_time(name: str) -> None:
+    space = make_space(name)
+    tables = CostTables(space.units(), space.domains(), roofline)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        logp = {
+            label: torch.randn(len(values), generator=generator).log_softmax(0).double().numpy()
+            for label, values in space.domains().items()
+        }
+        middle = tables.exact(space.random(generator))
+        found = derive(tables, logp, middle)
+        assert all(cost <= middle[key] for key, cost in tables.exact(found).items())
+        assert derive(tables, logp, middle) == found == space.check(found)

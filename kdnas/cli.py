@@ -23,14 +23,25 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Device = Annotated[str | None, typer.Option("--device", help="Device class (kdnas list devices), or a TOML file of your own.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="Device class (kdnas list devices), or a TOML file of your own."),
+]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Data set (kdnas list datasets), or folder:PATH.")]
 SpaceName = Annotated[str | None, typer.Option("--space", help="Search space (kdnas list spaces).")]
 TeacherName = Annotated[str | None, typer.Option("--teacher", help="Teacher (kdnas list teachers).")]
-Preset = Annotated[str | None, typer.Option("--preset", help="How much to compute: smoke (a minute, for tests), quick (minutes), standard, paper.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="How much to compute: smoke (a minute, for tests), quick (minutes), standard, paper."
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory to make (default: below runs/).")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (kdnas show settings); may be given often.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting (kdnas show settings); may be given often."),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; the command line wins over it.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -131,7 +142,9 @@ def _report(path: Path) -> None:
     console.print(table)
     top = max((row["symbols"] or 0) for row in results["curves"])
     rows = [row for row in results["curves"] if row["symbols"] == top]
-    table = Table(title=f"test accuracy at {top} complex symbols per image (teacher: {results['teacher']['accuracy']:.1%})")
+    table = Table(
+        title=f"test accuracy at {top} complex symbols per image (teacher: {results['teacher']['accuracy']:.1%})"
+    )
     table.add_column("SNR (dB)", justify="right")
     points = sorted({(row["channel"], row["system"]) for row in rows})
     for channel, system in points:
@@ -151,7 +164,14 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
         resume: Resume = None, json_: Json = False,
     ) -> None:  # fmt: skip
-        given = {"device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed}
+        given = {
+            "device": device,
+            "dataset": dataset,
+            "space": space,
+            "teacher": teacher,
+            "preset": preset,
+            "seed": seed,
+        }
         _go(verb, given, config, set_, out, resume, json_)
 
     def with_architecture(
@@ -160,7 +180,14 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         resume: Resume = None, json_: Json = False,
         architecture: Annotated[Path | None, typer.Option("--architecture", help="An architecture.json of your own instead of a search.")] = None,
     ) -> None:  # fmt: skip
-        given = {"device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed}
+        given = {
+            "device": device,
+            "dataset": dataset,
+            "space": space,
+            "teacher": teacher,
+            "preset": preset,
+            "seed": seed,
+        }
         _go(verb, given, config, set_, out, resume, json_, architecture)
 
     chosen = with_architecture if takes_architecture else command
@@ -195,14 +222,9 @@ def plot(
     json_: Json = False,
 ) -> None:
     """Draw the figures of a run or of a published table, from its JSON alone."""
-    from kdnas.plot import plot_published, plot_run
+    from kdnas.pipeline import api
 
-    if source.is_dir():
-        files = plot_run(source)
-    elif source.exists():
-        files = plot_published(source, out or source.parent)
-    else:
-        raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
+    files = api.plot(source, out)
     if json_:
         _print({"figures": [str(file) for file in files]})
     else:
@@ -215,23 +237,29 @@ def plot(
 def export(
     run: RunArgument,
     to_zoo: Annotated[bool, typer.Option("--to-zoo", help="Publish it in the package's zoo.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Copy what is needed to import it into this directory.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Copy it into this directory instead: architecture, encoder.py, weights, results."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name in the zoo (default: DEVICE-DATASET).")] = None,
     json_: Json = False,
 ) -> None:
     """Publish a finished run: architecture, encoder.py, weights and results."""
-    from kdnas import zoo
+    from kdnas.pipeline import api
 
     if to_zoo == (out is not None):
         raise InputError("give either --to-zoo or --out DIRECTORY")
-    place = zoo.publish(run, name) if to_zoo else zoo.copy(run, out)
+    place = api.export(run, name=name, out=out)
     _print({"published": str(place)}) if json_ else typer.echo(str(place))
 
 
 @app.command()
 @guard
 def cost(
-    architecture: Annotated[str, typer.Argument(metavar="ARCHITECTURE", help="architecture.json, run directory, or published name.")],
+    architecture: Annotated[
+        str,
+        typer.Argument(metavar="ARCHITECTURE", help="architecture.json, run directory, or published name."),
+    ],
     device: Device = None,
     set_: Set = None,
     json_: Json = False,

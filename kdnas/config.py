@@ -20,7 +20,9 @@ class Section(BaseModel):
 class Data(Section):
     """What is learned from."""
 
-    labels: int | Literal["all"] = Field(1000, description="labelled training images (80 % weights, 20 % architecture), or all")
+    labels: int | Literal["all"] = Field(
+        1000, description="labelled training images (80 % weights, 20 % architecture), or all"
+    )
     root: Path | None = Field(None, description="directory that holds the data set, instead of a download")
     image_size: int | None = Field(None, ge=28, le=224, description="resize images to this side, in pixels")
     channels: Literal[1, 3] | None = Field(None, description="convert images to grey (1) or RGB (3)")
@@ -50,7 +52,9 @@ class Knowledge(Section):
     views: int = Field(4, ge=1, description="views of each image that the teacher sees, once")
     dtype: Literal["fp16", "int8"] = Field("int8", description="how features are stored")
     top_k: int = Field(10, ge=1, description="logits stored per image and view")
-    posterior: Literal["mean", "view"] = Field("mean", description="target posterior: mean over views, or the view's own")
+    posterior: Literal["mean", "view"] = Field(
+        "mean", description="target posterior: mean over views, or the view's own"
+    )
 
 
 class Loss(Section):
@@ -119,8 +123,16 @@ class Codec(Section):
 class Evaluate(Section):
     """Accuracy on test data."""
 
-    snrs_db: list[float] = Field(default_factory=lambda: [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0], min_length=1, description="SNRs in dB")
-    lengths: list[int] = Field(default_factory=lambda: [4, 8, 16, 32, 64], min_length=1, description="complex symbols sent; those above the device's are left out")
+    snrs_db: list[float] = Field(
+        default_factory=lambda: [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0],
+        min_length=1,
+        description="SNRs in dB",
+    )
+    lengths: list[int] = Field(
+        default_factory=lambda: [4, 8, 16, 32, 64],
+        min_length=1,
+        description="complex symbols sent; those above the device's are left out",
+    )
     draws: int = Field(5, ge=1, description="channel draws per image and point")
     batch_size: int = Field(500, ge=1, description="images per batch")
 
@@ -134,7 +146,9 @@ class Settings(Section):
     teacher: str = Field("efficientnet-lite0", description="teacher")
     preset: Literal["smoke", "quick", "standard", "paper"] = Field("quick", description="how much is computed")
     seed: int = Field(0, ge=0, description="seed of everything random")
-    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a CUDA device where there is one")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to compute; auto takes a CUDA device where there is one"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores unless set")
     data: Data = Data()  # type: ignore[call-arg]
     spaces: Space = Space()  # type: ignore[call-arg]
@@ -189,7 +203,11 @@ def known_keys() -> dict[str, Any]:
 
 def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys; tables below a known setting (such as ``spaces.options``) stay whole."""
-    sections = {n for n, i in Settings.model_fields.items() if isinstance(i.annotation, type) and issubclass(i.annotation, Section)}
+    sections = {
+        n
+        for n, i in Settings.model_fields.items()
+        if isinstance(i.annotation, type) and issubclass(i.annotation, Section)
+    }
     flat: dict[str, Any] = {}
     for key, value in document.items():
         if key in sections and isinstance(value, Mapping):
@@ -257,7 +275,9 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
         parent, _, _rest = key.partition(".")
         if key not in keys and f"{'.'.join(key.split('.')[:2])}" not in keys:
             near = get_close_matches(key, keys, 1, 0.5)
-            raise InputError(f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; see `kdnas show settings`"))
+            raise InputError(
+                f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `kdnas show settings`")
+            )
         parts = key.split(".")
         target = nested
         for part in parts[:-1]:

@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-import kdnas
+from kdnas.config import make_settings
 from kdnas.errors import InputError
+from kdnas.pipeline import api
 from kdnas.pipeline.context import Context
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import write_json
 from kdnas.run.seeds import generator
+from kdnas.space import Architecture
 
 COSTS = ("params", "macs", "sram_bytes", "flash_bytes")
 
@@ -39,9 +41,9 @@ def random_architectures(context: Context, count: int) -> list[dict[str, Any]]:
 def finished(directory: Path, **settings: Any) -> dict[str, Any]:
     """The results of a run in ``directory``: of an earlier one, or gone on with, or made now."""
     if (directory / "run.json").exists():
-        kdnas.run(resume=directory, say=print, progress=False)
+        api.run(resume=directory, say=print, progress=False)
     else:
-        kdnas.run(out=directory, say=print, progress=False, **settings)
+        api.run(out=directory, say=print, progress=False, **settings)
     return json.loads((directory / "results.json").read_text())
 
 
@@ -80,7 +82,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/published/quick.json"))
     parser.add_argument("--collect", action="store_true", help="train nothing: publish what --work holds")
     given = parser.parse_args()
-    common = {"preset": given.preset, "dataset": given.dataset, "data.labels": given.labels, "threads": given.threads}
+    common = {
+        "preset": given.preset,
+        "dataset": given.dataset,
+        "data.labels": given.labels,
+        "threads": given.threads,
+    }
     if given.threads:
         torch.set_num_threads(given.threads)
 
@@ -99,13 +106,19 @@ def main() -> None:
             if seed not in given.random_seeds:
                 continue
             run = RunDirectory.open(directory)
-            context = Context(kdnas.make_settings(run.settings), run, progress=False)
+            context = Context(make_settings(run.settings), run, progress=False)
             for number, choices in enumerate(random_architectures(context, given.random), 1):
                 place = given.work / f"{device}-s{seed}-random{number}"
                 if given.collect and not (place / "results.json").exists():
                     continue
                 rows += rows_of(random_run(context, choices, place, common), f"random-{number}")
-    words = ["python scripts/publish_quick.py", "--devices", *given.devices, "--seeds", *map(str, given.seeds)]
+    words = [
+        "python scripts/publish_quick.py",
+        "--devices",
+        *given.devices,
+        "--seeds",
+        *map(str, given.seeds),
+    ]
     words += ["--random", str(given.random), "--random-seeds", *map(str, given.random_seeds)]
     write_json(given.out, {"command": " ".join(words), "rows": rows})
     print(f"wrote {given.out}: {len(rows)} rows")
@@ -115,12 +128,14 @@ def random_run(context: Context, choices: dict[str, Any], place: Path, common: d
     """Distil and evaluate one given architecture as a run of its own."""
     if not (place / "results.json").exists():
         place.mkdir(parents=True, exist_ok=True)
-        kdnas.Architecture(context.settings.space, context.space_options, choices).save(place / "architecture.json")
-        again = {"resume": place} if (place / "run.json").exists() else {
-            "out": place, "device": context.settings.device, "seed": context.settings.seed, **common
-        }
-        kdnas.distill(say=print, progress=False, architecture=place / "architecture.json", **again)
-        kdnas.evaluate(place, say=print)
+        Architecture(context.settings.space, context.space_options, choices).save(place / "architecture.json")
+        again = (
+            {"resume": place}
+            if (place / "run.json").exists()
+            else {"out": place, "device": context.settings.device, "seed": context.settings.seed, **common}
+        )
+        api.distill(say=print, progress=False, architecture=place / "architecture.json", **again)
+        api.evaluate(place, say=print)
     return json.loads((place / "results.json").read_text())
 
 

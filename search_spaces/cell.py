@@ -114,11 +114,7 @@ class CellSpace(SearchSpace):
         cells: int = 5,
     ) -> None:
         super().__init__()
-        if (
-            in_channels not in (1, 3)
-            or not 28 <= image_size <= 224
-            or min(feature_dim, channels, cells - 2) < 1
-        ):
+        if in_channels not in (1, 3) or not 28 <= image_size <= 224 or min(feature_dim, channels, cells - 2) < 1:
             raise InputError(
                 "space 'cell' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, "
                 "channels >= 1, cells >= 3"
@@ -144,9 +140,7 @@ class CellSpace(SearchSpace):
                 for edge in EDGES:
                     stride = 2 if reduces and edge[0] in "01" else 1
                     candidates = {kind: CellOperation(kind, width, stride) for kind in OPERATIONS[1:]}
-                    edges[edge] = LayerChoice(
-                        {"none": ZeroOperation(stride), **candidates}, label=f"edge_{edge}"
-                    )
+                    edges[edge] = LayerChoice({"none": ZeroOperation(stride), **candidates}, label=f"edge_{edge}")
             self.cells.append(Cell(before, inputs, width, reduces, index - 1 in self.reductions, edges))
             before, inputs = inputs, 3 * width
         self.head = nn.Linear(inputs, feature_dim)

@@ -89,6 +89,17 @@ def _prefix_masks(sizes: list[int]) -> Tensor:
     return (torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]).float()
 
 
+def scaled_batch_norm(x: Tensor, bn: nn.BatchNorm2d, scale: Tensor) -> Tensor:
+    """``bn(x) * scale`` with a scale per channel (C,), at no cost beyond the norm's own."""
+    momentum = bn.momentum
+    if bn.training and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if momentum is None:  # the plain mean over batches, as nn.BatchNorm2d does
+            momentum = 1.0 / float(bn.num_batches_tracked)
+    weight, bias = bn.weight * scale, bn.bias * scale
+    return F.batch_norm(x, bn.running_mean, bn.running_var, weight, bias, bn.training, momentum or 0.0, bn.eps)
+
+
 class RelaxedBlock(Relaxed):
     """The entangled form of ``SearchBlock``: the largest block, with masks on its weights mixed by probabilities."""
 
@@ -130,13 +141,7 @@ class RelaxedBlock(Relaxed):
         y = torch.relu(bn(y))
         # A hidden channel reaches the rest of the network through the projection alone: masking its column is enough.
         y = F.conv2d(y, block.project.conv.weight * hidden[:, None, None])
-        bn = block.project.bn
-        if bn.training:
-            bn.num_batches_tracked.add_(1)
-        y = F.batch_norm(
-            y, bn.running_mean, bn.running_var, bn.weight * outputs, bn.bias * outputs,
-            bn.training, bn.momentum, bn.eps,
-        )  # fmt: skip
+        y = scaled_batch_norm(y, block.project.bn, outputs)
         return x + y if self.residual else y
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
@@ -201,7 +206,12 @@ class MobileSpace(SearchSpace):
     name: ClassVar[str] = "mobile"
 
     def __init__(
-        self, in_channels: int = 1, image_size: int = 28, feature_dim: int = 64, width: float = 1.0, depth: int = 2
+        self,
+        in_channels: int = 1,
+        image_size: int = 28,
+        feature_dim: int = 64,
+        width: float = 1.0,
+        depth: int = 2,
     ) -> None:
         super().__init__()
         if in_channels not in (1, 3) or not 28 <= image_size <= 224 or feature_dim < 1 or width <= 0 or depth < 1:
@@ -252,13 +262,19 @@ class MobileSpace(SearchSpace):
         label, stride, skippable = self.plan[index]
         stage = index // self.options["depth"]
         outputs = choices[f"stage{stage}/width"]
-        if skippable:
-            inputs = outputs
-        else:
-            inputs = choices[f"stage{stage - 1}/width"] if stage else self.stem_shape[0]
         if skippable and not choices[f"{label}/keep"]:
             return None
-        return inputs, inputs * choices[f"{label}/expansion"], outputs, choices[f"{label}/kernel"], stride, skippable
+        inputs = outputs
+        if not skippable:
+            inputs = choices[f"stage{stage - 1}/width"] if stage else self.stem_shape[0]
+        return (
+            inputs,
+            inputs * choices[f"{label}/expansion"],
+            outputs,
+            choices[f"{label}/kernel"],
+            stride,
+            skippable,
+        )
 
     def network(self, choices: Mapping[str, Any]) -> nn.Module:
         """The ``MobileEncoder`` of ``choices``."""

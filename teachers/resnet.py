@@ -25,9 +25,7 @@ class Residual(nn.Module):
         self.short: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             self.short = nn.Sequential(
-                OrderedDict(
-                    conv=nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm=nn.BatchNorm2d(outputs)
-                )
+                OrderedDict(conv=nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm=nn.BatchNorm2d(outputs))
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -166,20 +166,14 @@ def test_no_shipped_file_names_a_place_on_a_machine() -> None:
     place = re.compile(rb"(?<![\w./~<>{}-])/(?:home|root|Users|work|tmp|opt|mnt|srv|var/tmp)/[\w.-]+")
     assert place.search(b'"directory": "/home/ada/runs/1"')
     found = {
-        str(path): match.group()
-        for path in shipped_files()
-        if (match := place.search((ROOT / path).read_bytes()))
+        str(path): match.group() for path in shipped_files() if (match := place.search((ROOT / path).read_bytes()))
     }
     assert found == {}
     assert [path for path in shipped_files() if os.fsencode(ROOT) + b"/" in (ROOT / path).read_bytes()] == []
 
 
 def constraints() -> dict[str, str]:
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     pins = dict(line.split("==") for line in lines)
     assert len(pins) == len(lines)
     return {canonicalize_name(name): pin for name, pin in pins.items()}

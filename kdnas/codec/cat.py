@@ -26,9 +26,7 @@ class Condition(nn.Module):
     def __init__(self, snrs: int, symbols: int, width: int) -> None:
         super().__init__()
         self.symbols = symbols
-        self.layers = nn.Sequential(
-            nn.Linear(2 * snrs + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.layers = nn.Sequential(nn.Linear(2 * snrs + 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, length: Tensor, *snrs_db: Tensor) -> Tensor:
         """Lengths (B,) and SNRs in dB (B,) to the embedding (B, C)."""
@@ -153,9 +151,7 @@ class ChannelDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
         self.head = nn.Linear(tokens * width, feature_dim)
 
-    def forward(
-        self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None) -> Tensor:
         """Decode.
 
         Args:

@@ -51,9 +51,7 @@ def empty_cache(kind: str | None = None) -> int:
             else:
                 path.unlink()
         except OSError as error:
-            raise InputError(
-                f"cannot remove {path}: {error.strerror}; change its permissions and try again"
-            ) from None
+            raise InputError(f"cannot remove {path}: {error.strerror}; change its permissions and try again") from None
         freed += size
     return freed
 

@@ -71,9 +71,7 @@ def load_cifar(name: str, root: Path | None = None) -> Dataset:
     wanted = (*layout.train, layout.test, layout.names)
     files = _read_folder(path, wanted) if path.is_dir() else _read_archive(path, wanted)
     if missing := [file for file in wanted if file not in files]:
-        raise InputError(
-            f"{path} lacks {missing[0]} of the {name} binary distribution: give {layout.archive} as root"
-        )
+        raise InputError(f"{path} lacks {missing[0]} of the {name} binary distribution: give {layout.archive} as root")
 
     classes = tuple(files[layout.names].decode(errors="replace").split())
     train = b"".join(files[part] for part in layout.train)
@@ -81,9 +79,7 @@ def load_cifar(name: str, root: Path | None = None) -> Dataset:
         train_images, train_labels = _parse(train, layout.label_bytes, len(classes))
         test_images, test_labels = _parse(files[layout.test], layout.label_bytes, len(classes))
     except ValueError:
-        raise InputError(
-            f"{path} is not the whole {name} binary distribution: get {layout.archive} again"
-        ) from None
+        raise InputError(f"{path} is not the whole {name} binary distribution: get {layout.archive} again") from None
     return Dataset(
         name=name,
         classes=classes,

@@ -63,14 +63,11 @@ def load_fashion_mnist(root: Path | None = None) -> Dataset:
     if root is None and DEBIAN.is_dir():
         root = DEBIAN
     train_images, train_labels, test_images, test_labels = (
-        read_idx(root / name if root else fetch(URL + name, md5, "fashion-mnist"))
-        for name, md5 in MD5.items()
+        read_idx(root / name if root else fetch(URL + name, md5, "fashion-mnist")) for name, md5 in MD5.items()
     )
     for images, labels in ((train_images, train_labels), (test_images, test_labels)):
         if labels.ndim != 1 or images.shape != (len(labels), SIDE, SIDE) or labels.max() >= len(CLASSES):
-            raise InputError(
-                f"the files in {root} are not those of Fashion-MNIST: give the folder that holds them"
-            )
+            raise InputError(f"the files in {root} are not those of Fashion-MNIST: give the folder that holds them")
     return Dataset(
         name="fashion-mnist",
         classes=CLASSES,

@@ -66,9 +66,7 @@ def load_folder(path: Path, image_size: int | None = None, channels: int | None 
         dataset = Dataset("", classes, images[:cut], labels[:cut], images[cut:], labels[cut:], "")
         with suppress(InputError):  # a cache that cannot be written costs time, not results
             _remember(cached, dataset)
-    return replace(
-        dataset, name=f"folder:{path}", source=f"own images from {path}; their licence is their owner's"
-    )
+    return replace(dataset, name=f"folder:{path}", source=f"own images from {path}; their licence is their owner's")
 
 
 def _arrange(names: list[str], path: Path) -> tuple[tuple[str, ...], Labelled, Labelled]:
@@ -158,9 +156,7 @@ def _decoded(
         # Few files are in memory at a time, yet several for each thread, for a small image costs little.
         while block := list(islice(chosen, 16 * workers)):
             shares = [block[i::workers] for i in range(workers)]
-            for done in pool.map(
-                lambda share: [(n, decode(d, image_size, channels)) for n, d in share], shares
-            ):
+            for done in pool.map(lambda share: [(n, decode(d, image_size, channels)) for n, d in share], shares):
                 yield from done
 
 

@@ -50,9 +50,7 @@ def decode(data: bytes, image_size: int | None, channels: int | None) -> np.ndar
 
     try:
         with Image.open(BytesIO(data)) as image:
-            if (
-                image_size is not None
-            ):  # a JPEG may be decoded at 1/2, 1/4 or 1/8; other formats take no notice
+            if image_size is not None:  # a JPEG may be decoded at 1/2, 1/4 or 1/8; other formats take no notice
                 image.draft(image.mode, (2 * image_size, 2 * image_size))
             return to_array(ImageOps.exif_transpose(image), image_size, channels)
     except UnidentifiedImageError:

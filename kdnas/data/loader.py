@@ -144,10 +144,6 @@ def batches(
     if with_label and len(labelled_ids) == 0:
         raise ValueError("no labelled ids to fill the labelled part of the batches")
     sampler = EpochSampler(steps)
-    source = _Batches(
-        labelled_ids, labels, unlabelled_ids, (with_label, batch_size - with_label), steps, views, seed
-    )
+    source = _Batches(labelled_ids, labels, unlabelled_ids, (with_label, batch_size - with_label), steps, views, seed)
     # A generator of its own: without one, every iteration would draw a number from torch's global state.
-    return DataLoader(
-        source, batch_size=None, sampler=sampler, collate_fn=_as_is, generator=generator("loader", seed)
-    )
+    return DataLoader(source, batch_size=None, sampler=sampler, collate_fn=_as_is, generator=generator("loader", seed))

@@ -71,9 +71,7 @@ def _in_tar(path: Path) -> Iterator[Member]:
     with tarfile.open(path) as archive:
         for member in archive:
             if member.issym() or member.islnk():
-                raise InputError(
-                    f"{member.name} in {path} is a link: pack the file itself (tar --dereference)"
-                )
+                raise InputError(f"{member.name} in {path} is a link: pack the file itself (tar --dereference)")
             if member.isreg():
                 yield _safe(member.name, path), partial(_content, archive, member)
         # tarfile takes a cut or a damaged header for the end; a whole archive ends in two blocks of zeros.

@@ -41,9 +41,7 @@ def load_device(name_or_path: str | Path) -> DeviceClass:
             text = Path(name).read_text(encoding="utf-8")
         else:
             known = ", ".join(list_devices())
-            raise InputError(
-                f"unknown device {name!r}: choose among {known}, or give the path of a .toml file"
-            )
+            raise InputError(f"unknown device {name!r}: choose among {known}, or give the path of a .toml file")
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
     except ValueError:  # not UTF-8, or a path with a null character

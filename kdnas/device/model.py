@@ -149,11 +149,7 @@ class DeviceClass(_Table):
         for key, value in self.budgets.items():
             if value <= 0:
                 _refuse(f"share.{key}", "leaves a budget of less than one")
-        stated = {
-            f"{table}.{key}"
-            for table in ("hardware", "link")
-            for key in getattr(self, table).model_fields_set
-        }
+        stated = {f"{table}.{key}" for table in ("hardware", "link") for key in getattr(self, table).model_fields_set}
         for index, source in enumerate(self.sources):
             for number in set(source.numbers) - stated:
                 _refuse(f"sources.{index}.numbers", f"names {number!r}, which this file does not give")

@@ -23,7 +23,7 @@ from kdnas.knowledge.lessons import Lessons
 from kdnas.link import Link, constant_conditions, draw_conditions
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import generator, seed_of, seeded
-from kdnas.run.training import fit
+from kdnas.run.training import channels_last, fit
 
 
 class _Stage(LightningModule):
@@ -84,9 +84,7 @@ class CleanStage(_Stage):
         """The loss on one batch."""
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher)
         z = self.encoder(lesson.images)
-        return self.log_parts(
-            self.loss(z, self.classifier(z), lesson.labels, lesson.features, lesson.probabilities)
-        )
+        return self.log_parts(self.loss(z, self.classifier(z), lesson.labels, lesson.features, lesson.probabilities))
 
     def predict(self, images: Tensor, ids: Tensor) -> Tensor:
         """Clean logits."""
@@ -180,7 +178,7 @@ class Distiller:
             classifier = classifier or nn.Linear(self.feature_dim, self.classes)
             knowledge = self.knowledge_loss(loss)
         stage = CleanStage(
-            encoder.to(memory_format=torch.channels_last), classifier, lessons=self.lessons, loss=knowledge,
+            channels_last(encoder), classifier, lessons=self.lessons, loss=knowledge,
             splits=self.splits, rates=[(m, s.learning_rate) for m in (encoder, classifier, knowledge)],
             weight_decay=s.weight_decay, total_steps=s.epochs * s.steps,
         )  # fmt: skip

@@ -103,9 +103,7 @@ def save_link(directory: str | Path, architecture: Architecture, link: Link, met
     halves = _halves(link)
     codec = _codec_info(link)
     if len(meta["classes"]) != link.semantic_decoder.out_features:
-        raise InputError(
-            f"{len(meta['classes'])} class names for {link.semantic_decoder.out_features} logits"
-        )
+        raise InputError(f"{len(meta['classes'])} class names for {link.semantic_decoder.out_features} logits")
 
     network, state = _network(architecture), _state(link.encoder)
     weights = {"encoder.safetensors": save(state), "link.safetensors": save(_state(halves))}
@@ -143,13 +141,9 @@ def read_info(directory: str | Path) -> LinkInfo:
     try:
         return _checked(path.read_text(), str(path))
     except FileNotFoundError:
-        raise InputError(
-            f"{directory} holds no link.json: it is no finished run; finish it, or export it"
-        ) from None
+        raise InputError(f"{directory} holds no link.json: it is no finished run; finish it, or export it") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}"
-        ) from None
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
 
 
 def load_architecture(path: str | Path) -> Architecture:
@@ -167,9 +161,7 @@ def load_architecture(path: str | Path) -> Architecture:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: the options do not fit the space {architecture.space!r} ({_line(error)})"
-        ) from None
+        raise InputError(f"{path}: the options do not fit the space {architecture.space!r} ({_line(error)})") from None
     return architecture
 
 
@@ -209,9 +201,7 @@ def load_link(directory: str | Path) -> Link:
             codec = CAT(**info.codec.model_dump())
             semantic_decoder = nn.Linear(info.feature_dim, len(info.classes))
     except (InputError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{directory / 'link.json'}: the codec's settings are wrong ({_line(error)})"
-        ) from None
+        raise InputError(f"{directory / 'link.json'}: the codec's settings are wrong ({_line(error)})") from None
     link = Link(nn.Identity(), codec.encoder, codec.decoder, semantic_decoder)
     halves, path = _halves(link), directory / "link.safetensors"
     state = _read_weights(path)
@@ -233,9 +223,7 @@ def check_hashes(directory: Path, info: LinkInfo, names: Sequence[str]) -> None:
         if not path.is_file():
             raise InputError(f"{path} is missing: get or export the link again")
         if sha256_file(path) != info.files.get(name):
-            raise InputError(
-                f"{path} does not fit link.json (truncated or replaced): get or export the link again"
-            )
+            raise InputError(f"{path} does not fit link.json (truncated or replaced): get or export the link again")
 
 
 def _line(error: Exception) -> str:
@@ -281,9 +269,7 @@ def _codec_info(link: Link) -> dict[str, Any]:
     """The arguments of ``CAT`` that build the link's codec, every setting written out."""
     sender, receiver, head = link.channel_encoder, link.channel_decoder, link.semantic_decoder
     if not (
-        isinstance(sender, ChannelEncoder)
-        and isinstance(receiver, ChannelDecoder)
-        and isinstance(head, nn.Linear)
+        isinstance(sender, ChannelEncoder) and isinstance(receiver, ChannelDecoder) and isinstance(head, nn.Linear)
     ):
         raise TypeError("only links of a CAT codec and a linear semantic decoder have a file format")
     shared = {key: sender.config[key] for key in ("feature_dim", "symbols")}
@@ -320,9 +306,7 @@ def _check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     expected = network.state_dict()
     for name, value in state.items():
         if name not in expected:
-            raise InputError(
-                f"{source} holds {name!r}, which the network lacks: it is of another architecture"
-            )
+            raise InputError(f"{source} holds {name!r}, which the network lacks: it is of another architecture")
         if value.shape != expected[name].shape:
             raise InputError(
                 f"{source}: {name!r} has the shape {tuple(value.shape)}, not {tuple(expected[name].shape)}: "

@@ -39,18 +39,14 @@ def encoder_source(network: nn.Module, about: str = "A semantic encoder.") -> st
     cls = type(network)
     config = getattr(network, "config", None)
     if not isinstance(config, Mapping):
-        raise InputError(
-            f"{cls.__name__} has no 'config': its space must keep the constructor's arguments there"
-        )
+        raise InputError(f"{cls.__name__} has no 'config': its space must keep the constructor's arguments there")
     sources = _Sources(cls)
     sources.need(sys.modules[cls.__module__], cls.__name__, cls.__name__)
     sources.need(standalone, "read_safetensors", "encoder.py")
     sources.need(standalone, "Path", "encoder.py")
     for name in ("build", "load"):
         if name in sources.owners:
-            raise InputError(
-                f"{cls.__name__} uses a function named {name!r}, which encoder.py defines: rename it"
-            )
+            raise InputError(f"{cls.__name__} uses a function named {name!r}, which encoder.py defines: rename it")
     parts = [*sources.definitions, _build(cls.__name__, config), _load()]
     # Two blank lines between imports and a class, one between imports and anything else.
     gap = "\n\n\n" if parts[0].startswith(("class", "def", "@")) else "\n\n"
@@ -138,9 +134,7 @@ class _Sources:
         """Add what ``name`` means in ``module``, for ``user``."""
         statement, alias = _find(module, name)
         if statement is None:
-            raise InputError(
-                f"{user} uses {name!r}, whose source is not at the top level of {module.__name__}"
-            )
+            raise InputError(f"{user} uses {name!r}, whose source is not at the top level of {module.__name__}")
         value = getattr(module, name)
         if name in self.owners:
             if self.owners[name] is not value:
@@ -195,9 +189,7 @@ def _module_source(module: ModuleType) -> str:
     try:
         return inspect.getsource(module)
     except (OSError, TypeError):
-        raise InputError(
-            f"the source of {module.__name__} cannot be read: define networks in a module file"
-        ) from None
+        raise InputError(f"the source of {module.__name__} cannot be read: define networks in a module file") from None
 
 
 def _origin(module: ModuleType, statement: ast.stmt, alias: ast.alias) -> str:
@@ -224,7 +216,5 @@ def _globals_of(text: str) -> set[str]:
     while tables:
         table = tables.pop()
         tables += table.get_children()
-        names |= {
-            s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())
-        }
+        names |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table is top or s.is_global())}
     return names - set(dir(builtins))

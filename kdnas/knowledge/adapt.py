@@ -24,6 +24,7 @@ from kdnas.run.files import hash_of
 from kdnas.run.paths import cache_dir
 
 EPOCHS = 10  # of fine-tuning, for checkpoints and logs: its length is set in steps
+PROBED = 1 << 16  # feature vectors that the linear probe learns from, at most (or one view)
 VERSION = 1  # raise it when adapt's result changes for the same arguments
 
 
@@ -37,7 +38,7 @@ def adapt(
     method: Literal["probe", "finetune"] = "finetune",
     image_size: int = 64,
     n_views: int = 8,
-    steps: int = 200,
+    steps: int | None = None,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     smoothing: float = 0.1,
@@ -63,7 +64,7 @@ def adapt(
         method: ``probe`` or ``finetune``.
         image_size: Side of the network's input, in pixels, at least 28.
         n_views: Views that it learns from.
-        steps: Of fine-tuning.
+        steps: Of fine-tuning; None for 200 with 800 labelled images, and as the root of their number else.
         batch_size: Images per step of it.
         learning_rate: Of it, at its peak.
         smoothing: Of its labels.
@@ -86,6 +87,8 @@ def adapt(
     """
     if method not in ("probe", "finetune"):
         raise InputError(f"adapt.method = {method!r} is neither 'probe' nor 'finetune'")
+    if steps is None:
+        steps = round(200 * math.sqrt(len(splits.weights_labelled) / 800))
     if min(n_views, steps, batch_size) < 1 or image_size < 28:
         raise InputError("adapt: n_views, steps and batch_size must be at least 1, image_size at least 28")
     started = time.perf_counter()
@@ -116,9 +119,7 @@ def adapt(
     activations = Activations(layers[: backbone.frozen], spec, dataset, views, n_views, ids, device)
     if backbone.pretrained:
         with torch.no_grad():
-            features = torch.cat(
-                [tail(activations(part, v)) for v in range(n_views) for part in ids.split(200)]
-            )
+            features = torch.cat([tail(activations(part, v)) for v in range(n_views) for part in ids.split(200)])
         head = fit_probe(features, dataset.train_labels[ids].repeat(n_views).to(device), classes)
     else:
         head = nn.utils.skip_init(nn.Linear, backbone.feature_dim, classes, device=device)
@@ -164,9 +165,7 @@ def adapt(
     return teacher, {**report, "reused": False}
 
 
-def _judge(
-    teacher: AdaptedTeacher, dataset: Dataset, ids: Tensor, views: Views, n_views: int
-) -> dict[str, float]:
+def _judge(teacher: AdaptedTeacher, dataset: Dataset, ids: Tensor, views: Views, n_views: int) -> dict[str, float]:
     """Accuracy and calibration on the labelled images ``ids``; the keys are those of the report."""
     images, labels = dataset.train_images[ids], dataset.train_labels[ids]
     logits = torch.stack([teacher(views.apply(images, ids, view)).cpu() for view in range(n_views)])

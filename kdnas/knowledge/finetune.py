@@ -18,7 +18,7 @@ MEMORY = 1 << 30  # bytes that kept activations may take
 
 
 class Activations:
-    """What a frozen front says of images in some views: kept where that fits into memory, else computed anew.
+    """What a frozen front says of images in some views: kept as far as memory allows, else computed anew.
 
     Args:
         front: From normalised images to anything; in evaluation mode.
@@ -40,12 +40,12 @@ class Activations:
         self.front, self.spec = front.to(device), spec
         self.dataset, self.views, self.ids, self.device = dataset, views, ids, device
         sample = self.live(ids[:1], 0)
-        self.kept: Tensor | None = None
-        if sum(1 for _ in front.parameters()) and sample.numel() * 4 * len(ids) * n_views <= MEMORY:
-            self.kept = torch.empty(n_views, len(ids), *sample.shape[1:])
-            for view in range(n_views):
-                for rows in torch.arange(len(ids)).split(200):
-                    self.kept[view, rows] = self.live(ids[rows], view).cpu()
+        worth = any(True for _ in front.parameters())  # there is nothing to keep of an empty front
+        fitting = min(n_views, MEMORY // (sample.numel() * 4 * len(ids))) if worth else 0
+        self.kept = torch.empty(fitting, len(ids), *sample.shape[1:])
+        for view in range(fitting):
+            for rows in torch.arange(len(ids)).split(200):
+                self.kept[view, rows] = self.live(ids[rows], view).cpu()
 
     def live(self, ids: Tensor, view: int) -> Tensor:
         """The activations of ``ids`` (B,) in ``view``, computed now."""
@@ -55,7 +55,7 @@ class Activations:
 
     def __call__(self, ids: Tensor, view: int) -> Tensor:
         """The activations of ``ids`` (B,) in ``view``."""
-        if self.kept is None:
+        if view >= len(self.kept):
             return self.live(ids, view)
         return self.kept[view, torch.searchsorted(self.ids, ids)].to(self.device)
 

@@ -136,9 +136,7 @@ class Store:
             one image in one view).
     """
 
-    def __init__(
-        self, directory: Path, identity: Identity, ids: Tensor, weights_ids: Tensor, n_views: int
-    ) -> None:
+    def __init__(self, directory: Path, identity: Identity, ids: Tensor, weights_ids: Tensor, n_views: int) -> None:
         self.directory = directory
         self.identity = identity
         self.n_views = n_views
@@ -198,9 +196,7 @@ class Store:
         for view in _track(missing, n_views, progress):
             _write_view(place, identity, teacher, dataset, views, ids, view)
         store = cls.open(place, identity, ids=ids, weights_ids=weights_ids, n_views=n_views)
-        size = sum(
-            file.stat().st_size for v in range(n_views) for file in (place / f"view-{v}").glob("*.npy")
-        )
+        size = sum(file.stat().st_size for v in range(n_views) for file in (place / f"view-{v}").glob("*.npy"))
         store.report = {
             "reused": not missing,
             "views_computed": len(missing),
@@ -328,9 +324,7 @@ def _write_view(
     try:
         temporary = Path(tempfile.mkdtemp(dir=place, prefix=f".view-{view}."))
     except OSError as error:
-        raise InputError(
-            f"cannot write {place}: {error.strerror}; set KDNAS_CACHE to another folder"
-        ) from None
+        raise InputError(f"cannot write {place}: {error.strerror}; set KDNAS_CACHE to another folder") from None
     try:
         os.chmod(temporary, 0o755)  # mkdtemp makes private folders
         arrays = {
@@ -348,9 +342,7 @@ def _write_view(
             else:
                 half = features.cpu().half()
                 if not half.isfinite().all():
-                    raise InputError(
-                        "the teacher's features are not finite in fp16: set the knowledge dtype to 'int8'"
-                    )
+                    raise InputError("the teacher's features are not finite in fp16: set the knowledge dtype to 'int8'")
                 arrays["features"][rows] = half.numpy()
             arrays["top-probs"][rows] = top.cpu().half().numpy()
             arrays["top-classes"][rows] = index.cpu().numpy()
@@ -362,9 +354,7 @@ def _write_view(
     except OSError as error:
         # Another process may have stored the view meanwhile; its copy is as good as ours.
         if not (place / f"view-{view}").exists():
-            raise InputError(
-                f"cannot write {place}: {error.strerror}; set KDNAS_CACHE to another folder"
-            ) from None
+            raise InputError(f"cannot write {place}: {error.strerror}; set KDNAS_CACHE to another folder") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -372,9 +362,7 @@ def _write_view(
 def _check_identity(directory: Path, wanted: Identity) -> None:
     found = read_json(directory / "store.json")
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise InputError(
-            f"{directory} is not stored knowledge of schema {SCHEMA}: remove that folder and run again"
-        )
+        raise InputError(f"{directory} is not stored knowledge of schema {SCHEMA}: remove that folder and run again")
     for part, value in vars(wanted).items():
         if found.get(part) != value:
             raise InputError(
@@ -385,9 +373,7 @@ def _check_identity(directory: Path, wanted: Identity) -> None:
 
 def _check_view(folder: Path, identity: Identity, images: int) -> None:
     if not folder.exists():
-        raise InputError(
-            f"the stored knowledge in {folder.parent} lacks {folder.name}: build it again to complete it"
-        )
+        raise InputError(f"the stored knowledge in {folder.parent} lacks {folder.name}: build it again to complete it")
     remedy = f"remove {folder} and run again"
     told = read_json(folder / "view.json")
     for name, (dtype, shape) in _files(identity).items():
@@ -398,6 +384,4 @@ def _check_view(folder: Path, identity: Identity, images: int) -> None:
         except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"the stored knowledge {path} is damaged ({error}): {remedy}") from None
         if array is None or array.dtype != dtype or array.shape != (images, *shape):
-            raise InputError(
-                f"the stored knowledge {path} is damaged (its checksum or shape is wrong): {remedy}"
-            )
+            raise InputError(f"the stored knowledge {path} is damaged (its checksum or shape is wrong): {remedy}")

@@ -144,9 +144,7 @@ class AdaptedTeacher(nn.Module):
         temperature: Divides the logits.
     """
 
-    def __init__(
-        self, backbone: Backbone, head: nn.Linear, image_size: int, temperature: float = 1.0
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Linear, image_size: int, temperature: float = 1.0) -> None:
         super().__init__()
         self.name = backbone.name
         self.feature_dim = backbone.feature_dim
@@ -165,9 +163,7 @@ class AdaptedTeacher(nn.Module):
     @cached_property
     def hash(self) -> str:
         """16 hex digits of all weights, the input specification and the temperature."""
-        return hash_of(
-            "teacher", SCHEMA, self.name, asdict(self.input), self.temperature, dict(self.state_dict())
-        )
+        return hash_of("teacher", SCHEMA, self.name, asdict(self.input), self.temperature, dict(self.state_dict()))
 
     def features(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W), floats in [0, 1], any size, 1 or 3 channels, to features (B, F)."""
@@ -215,9 +211,7 @@ def load_teacher(directory: str | Path) -> tuple[AdaptedTeacher, dict[str, objec
     told = read_json(directory / "teacher.json")
     try:
         if told["schema"] != SCHEMA:
-            raise InputError(
-                f"{directory} holds a teacher of schema {told['schema']}, not {SCHEMA}: adapt it again"
-            )
+            raise InputError(f"{directory} holds a teacher of schema {told['schema']}, not {SCHEMA}: adapt it again")
         backbone = load_backbone(told["name"])
         head = nn.Linear(backbone.feature_dim, told["classes"])
         teacher = AdaptedTeacher(backbone, head, told["image_size"], told["temperature"])

@@ -44,9 +44,7 @@ class CellOperation(nn.Module):
             kernel, dilation = int(kind[-1]), 2 if kind.startswith("dil") else 1
             padding = kernel // 2 * dilation
             for step in [stride, 1] if kind.startswith("sep") else [stride]:
-                depthwise = nn.Conv2d(
-                    channels, channels, kernel, step, padding, dilation, channels, bias=False
-                )
+                depthwise = nn.Conv2d(channels, channels, kernel, step, padding, dilation, channels, bias=False)
                 layers += [depthwise, ConvBN(channels, channels, 1)]
         self.layers = nn.Sequential(*layers)
 
@@ -112,9 +110,7 @@ class Cell(nn.Module):
         return torch.cat(states[2:], 1)
 
 
-def operation_steps(
-    name: str, kind: str, channels: int, size: int, stride: int, *, held_bytes: int
-) -> list[Step]:
+def operation_steps(name: str, kind: str, channels: int, size: int, stride: int, *, held_bytes: int) -> list[Step]:
     """The ``OPERATION_STEPS`` steps of an edge's operation on a square map of side ``size``.
 
     Args:
@@ -143,7 +139,5 @@ def operation_steps(
                 groups=channels, held_bytes=held_bytes - (0 if turn else entry),
             )  # fmt: skip
             steps.append(replace(depthwise, params=depthwise.weights))  # no batch norm of its own
-            steps.append(
-                conv_step(f"{name}.pointwise{turn}", channels, channels, 1, out, held_bytes=held_bytes)
-            )
+            steps.append(conv_step(f"{name}.pointwise{turn}", channels, channels, 1, out, held_bytes=held_bytes))
     return steps + [Step(f"{name}.unused{i}", ops=0) for i in range(OPERATION_STEPS - len(steps))]

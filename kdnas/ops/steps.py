@@ -76,9 +76,7 @@ def conv_step(
     )
 
 
-def linear_step(
-    name: str, inputs: int, outputs: int, *, rows: int = 1, bias: bool = True, held_bytes: int = 0
-) -> Step:
+def linear_step(name: str, inputs: int, outputs: int, *, rows: int = 1, bias: bool = True, held_bytes: int = 0) -> Step:
     """A linear layer applied to ``rows`` vectors; ``held_bytes`` is alive beside its input and output."""
     weights = inputs * outputs
     read, written = rows * inputs, rows * outputs

@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions: what a script can do, ``import kdnas`` can do."""
+"""The verbs of the command line as functions: what a script can do, ``kdnas.api`` can do."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -50,7 +50,8 @@ def _go(
     else:
         settings = make_settings(given)
         directory = RunDirectory.create(
-            Path(out) if out is not None else default_directory(settings, verb), settings.model_dump(mode="json")
+            Path(out) if out is not None else default_directory(settings, verb),
+            settings.model_dump(mode="json"),
         )
     configure_process(settings.threads)
     from kdnas.pipeline import stages
@@ -81,7 +82,15 @@ def _go(
     return directory.path
 
 
-def run(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, architecture: str | Path | None = None, **settings: Any) -> Path:
+def run(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    architecture: str | Path | None = None,
+    **settings: Any,
+) -> Path:
     """The whole way for one device class: teach, tune, search, distil, baseline, evaluate, plot.
 
     Args:
@@ -102,22 +111,51 @@ def run(*, out: str | Path | None = None, resume: str | Path | None = None, say:
     return _go("run", settings, out, resume, say, progress, architecture)
 
 
-def teach(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+def teach(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    **settings: Any,
+) -> Path:
     """Adapt the teacher to the data set and store its knowledge; arguments and errors as in ``run``."""
     return _go("teach", settings, out, resume, say, progress)
 
 
-def tune(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+def tune(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    **settings: Any,
+) -> Path:
     """Run the Optuna study of a device class; arguments and errors as in ``run``."""
     return _go("tune", settings, out, resume, say, progress)
 
 
-def search(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, **settings: Any) -> Path:
+def search(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    **settings: Any,
+) -> Path:
     """Search an architecture with the settings' weights (a resumed study's, where the run has one); as ``run``."""
     return _go("search", settings, out, resume, say, progress)
 
 
-def distill(*, out: str | Path | None = None, resume: str | Path | None = None, say: Say = _quiet, progress: bool = False, architecture: str | Path | None = None, **settings: Any) -> Path:
+def distill(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    architecture: str | Path | None = None,
+    **settings: Any,
+) -> Path:
     """Distil an architecture in both stages; searched first unless one is given; as ``run``."""
     return _go("distill", settings, out, resume, say, progress, architecture)
 
@@ -144,6 +182,46 @@ def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
     context = Context(make_settings(directory.settings), directory, progress=False)
     stages.evaluate(context, say)
     return directory.path / "results.json"
+
+
+def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
+    """Draw the figures of a run, or of a published table, from its JSON alone.
+
+    Args:
+        source: A run directory (figures go below it), or a published JSON file.
+        out: Where a table's figures go; beside it unless given.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: There is no such thing, or it is malformed (the key is named).
+    """
+    from kdnas.plot import plot_published, plot_run
+
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
+    return plot_run(source) if source.is_dir() else plot_published(source, out or source.parent)
+
+
+def export(run: str | Path, *, name: str | None = None, out: str | Path | None = None) -> Path:
+    """Publish a finished run in the package's zoo, or copy what importing needs to ``out``.
+
+    Args:
+        run: A finished run directory.
+        name: In the zoo; ``DEVICE-DATASET`` unless given.
+        out: A directory, instead of the zoo.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        InputError: The run is not finished, or damaged.
+    """
+    from kdnas.zoo import publish
+
+    return publish(run, name, out)
 
 
 def cost(architecture: str | Path, device: str = "wearable", **settings: Any) -> dict[str, Any]:

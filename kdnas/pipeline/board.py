@@ -27,7 +27,10 @@ def add_trial(directory: Path, row: Mapping[str, Any], budgets: Mapping[str, flo
 
 
 def add_search(
-    directory: Path, report: Mapping[str, Any], domains: Mapping[str, Sequence[Any]], layers: Sequence[Mapping[str, Any]]
+    directory: Path,
+    report: Mapping[str, Any],
+    domains: Mapping[str, Sequence[Any]],
+    layers: Sequence[Mapping[str, Any]],
 ) -> None:
     """The search: α as a heat map after every epoch, the architecture as a picture and as text."""
     from kdnas.plot import alphas_figure, architecture_figure, figure_to_array
@@ -40,7 +43,12 @@ def add_search(
         picture = figure_to_array(architecture_figure(layers, "Architecture found"))
         writer.add_image("architecture", picture, dataformats="HWC")
         lines = ["| choice | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in report["choices"].items())]
-        lines += ["", "| cost | encoder |", "|---|---|", *(f"| {k} | {v:,.6g} |" for k, v in report["costs"].items())]
+        lines += [
+            "",
+            "| cost | encoder |",
+            "|---|---|",
+            *(f"| {k} | {v:,.6g} |" for k, v in report["costs"].items()),
+        ]
         writer.add_text("architecture", "\n".join(lines))
         writer.add_scalar("search/discretisation gap", report["gap"])
 

@@ -110,7 +110,9 @@ class Context:
         fixed = {"in_channels": channels, "image_size": size, "feature_dim": s.feature_dim}
         for option in s.options:
             if option in fixed:
-                raise InputError(f"spaces.options.{option} follows from the data set or spaces.feature_dim: leave it out")
+                raise InputError(
+                    f"spaces.options.{option} follows from the data set or spaces.feature_dim: leave it out"
+                )
         return make_space(self.settings.space, **fixed, **s.options).options
 
     @cached_property

@@ -30,7 +30,11 @@ def teach(context: Context, say: Say) -> None:
     with context.directory.stage("teach") as report:
         store = context.store
         report |= {"teacher": context.teacher_report, "store": store.report, "key": store.identity.key}
-        report["data"] = {"name": context.dataset.name, "hash": context.dataset.hash, "splits": context.splits.hash}
+        report["data"] = {
+            "name": context.dataset.name,
+            "hash": context.dataset.hash,
+            "splits": context.splits.hash,
+        }
     t, s = report["teacher"], report["store"]
     say(
         f"teacher {t['teacher']}: {t['accuracy']:.1%} on the architecture split, calibration error {t['ece']:.3f}"
@@ -67,7 +71,9 @@ def tune(context: Context, say: Say) -> None:
         report["feasible"] = sum(row["feasible"] and row["accuracy"] is not None for row in rows)
         report["ranks"] = _rank_check(context, rows)
         report["rank_correlation"] = (
-            rank_correlation(*zip(*((r["trial_accuracy"], r["trained_accuracy"]) for r in report["ranks"]), strict=True))
+            rank_correlation(
+                *zip(*((r["trial_accuracy"], r["trained_accuracy"]) for r in report["ranks"]), strict=True)
+            )
             if len(report["ranks"]) > 1
             else None
         )
@@ -84,9 +90,7 @@ def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, 
     for row in {r["trial"]: r for r in chosen}.values():
         network = fresh(context, row["choices"])
         accuracy = train_clean(context, network, f"check/{row['trial']:03d}")
-        pairs.append(
-            {"trial": row["trial"], "trial_accuracy": row["accuracy"], "trained_accuracy": accuracy}
-        )
+        pairs.append({"trial": row["trial"], "trial_accuracy": row["accuracy"], "trained_accuracy": accuracy})
     return pairs
 
 
@@ -228,7 +232,7 @@ def evaluate(context: Context, say: Say) -> None:
             results_document(
                 device=device.name, dataset=context.dataset.name, seed=s.seed, labels=s.data.labels,
                 draws=s.evaluate.draws, transmitter=context.transmitter_costs(encoder_steps),
-                encoder=context.tables.exact(architecture_of(context).choices), budgets=dict(device.budgets),
+                encoder=context.tables.exact(architecture_of(context).choices), budgets={str(name): limit for name, limit in device.budgets.items()},
                 teacher={"name": s.teacher, "params": context.teacher.parameter_count,
                          "accuracy": teacher[0]["accuracy"]},
                 curves=curves, search=_search_info(context),

@@ -36,9 +36,7 @@ def cost_against_budget(results: Mapping[str, Any]) -> "Figure":
     encoder, total, budgets = results["encoder"], results["transmitter"], results["budgets"]
     keys = [key for key in COST_NAMES if key in budgets]
     if not keys:
-        raise InputError(
-            "results.json: budgets: the device class has no limit, so there is nothing to compare"
-        )
+        raise InputError("results.json: budgets: the device class has no limit, so there is nothing to compare")
     inner = [100 * encoder[key] / budgets[key] for key in keys]
     whole = [100 * total[key] / budgets[key] for key in keys]
     with style():
@@ -69,9 +67,7 @@ def cost_against_budget(results: Mapping[str, Any]) -> "Figure":
         ax.grid(axis="y", visible=False)
         handles, names = ax.get_legend_handles_labels()
         order = [names.index(name) for name in ("encoder", "channel encoder", "budget")]
-        figure.legend(
-            [handles[i] for i in order], [names[i] for i in order], loc="outside lower left", ncols=3
-        )
+        figure.legend([handles[i] for i in order], [names[i] for i in order], loc="outside lower left", ncols=3)
         limit.set_zorder(3)
         heading(
             figure,
@@ -87,9 +83,7 @@ def quantity(key: str, value: float) -> str:
         for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
             if value >= 0.9995 * scale or unit == "µs":
                 return f"{value / scale:.3g} {unit}"
-    base, units = (
-        (1024, ("B", "KiB", "MiB", "GiB")) if key.endswith("_bytes") else (1000, ("", "k", "M", "G"))
-    )
+    base, units = (1024, ("B", "KiB", "MiB", "GiB")) if key.endswith("_bytes") else (1000, ("", "k", "M", "G"))
     step = 0
     while value >= base - 0.5 and step < 3:
         value, step = value / base, step + 1

@@ -162,9 +162,7 @@ def _panels(
 ) -> "Figure":
     sent = [row for row in results["curves"] if row["channel"] is not None]
     if not sent:
-        raise InputError(
-            "results.json: curves: no row has a channel, so there is nothing to draw; evaluate the link"
-        )
+        raise InputError("results.json: curves: no row has a channel, so there is nothing to draw; evaluate the link")
     channels = list(dict.fromkeys(row["channel"] for row in sent))
     teacher = results["teacher"]["accuracy"]
     with style():
@@ -195,9 +193,7 @@ def _panels(
         axes[0].set_ylabel("top-1 accuracy on test images")
         to_percent(*axes)
         systems = {row["system"] for row in sent}
-        style_legend(
-            figure, sorted(systems), "95 % interval", teacher=f"teacher, no channel ({100 * teacher:.1f} %)"
-        )
+        style_legend(figure, sorted(systems), "95 % interval", teacher=f"teacher, no channel ({100 * teacher:.1f} %)")
         images = sent[0]["n"]
         seed = f"{images:,} test images, seed {results['seed']}"
         heading(figure, title, f"{results['dataset']} on device class {results['device']}, {seed}")

@@ -55,9 +55,7 @@ def devices_figure(rows: Sequence[Row], *, channel: str = "awgn", snr_db: float 
             here = [row for row in rows if row["device"] == device]
             points = [row for row in here if row["channel"] == channel and row["snr_db"] == snr_db]
             if not any(row["system"] == "kdnas" for row in points):
-                raise InputError(
-                    f"rows: no row of system kdnas on {device} at {snr_db:g} dB, channel {channel}"
-                )
+                raise InputError(f"rows: no row of system kdnas on {device} at {snr_db:g} dB, channel {channel}")
             full = max(row["symbols"] for row in points)
             points = [row for row in points if row["symbols"] == full]
             points += [row for row in here if row["system"] == "teacher"]
@@ -195,9 +193,7 @@ def _device_accuracy(ax: "Axes", place: int, points: Sequence[Row]) -> set[str]:
         spread = "" if total["std"] is None else f" ± {100 * total['std']:.1f}"
         text = f"{100 * total['mean']:.1f}{spread} %"
         right = max([*values, total["mean"] + (total["std"] or 0)])
-        ax.annotate(
-            text, (right, y), (9, 0), textcoords="offset points", va="center", fontsize=8, color=colour
-        )
+        ax.annotate(text, (right, y), (9, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
     if chance:
         import numpy as np
 
@@ -220,9 +216,7 @@ def _systems_legend(figure: "Figure", shown: set[str]) -> None:
         "teacher": "teacher, no channel",
     }
     handles: list[Any] = [
-        Line2D(
-            [], [], color=SYSTEM_COLOURS[system], marker=_MARKERS[system], markersize=7, label=names[system]
-        )
+        Line2D([], [], color=SYSTEM_COLOURS[system], marker=_MARKERS[system], markersize=7, label=names[system])
         for system in _MARKERS
         if system in shown
     ]
@@ -230,9 +224,7 @@ def _systems_legend(figure: "Figure", shown: set[str]) -> None:
         name = "random architectures in the same budgets"
         handles.append(Line2D([], [], color=GREY, marker="^", linestyle="", label=name))
     handles.append(Line2D([], [], color=BLACK, marker="|", linestyle="", markersize=8, label="single runs"))
-    figure.legend(
-        handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8.5, columnspacing=1.4
-    )
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8.5, columnspacing=1.4)
 
 
 def _seeds(count: int) -> str:

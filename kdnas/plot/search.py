@@ -30,9 +30,7 @@ def trials_figure(trials: Sequence[Mapping[str, Any]]) -> "Figure":
     """
     done = [trial for trial in trials if trial["accuracy"] is not None and trial["ratio"] is not None]
     if not done:
-        raise InputError(
-            "trials: none has both an accuracy and a cost ratio; raise tune.trials or turn pruning off"
-        )
+        raise InputError("trials: none has both an accuracy and a cost ratio; raise tune.trials or turn pruning off")
     inside = [trial for trial in done if trial["feasible"]]
     outside = [trial for trial in done if not trial["feasible"]]
     with style():
@@ -105,9 +103,7 @@ def ranks_figure(pairs: Sequence[Mapping[str, float]]) -> "Figure":
     return figure
 
 
-def alphas_figure(
-    history: Sequence[Mapping[str, Any]], choices: Mapping[str, Sequence[Any]] | None = None
-) -> "Figure":
+def alphas_figure(history: Sequence[Mapping[str, Any]], choices: Mapping[str, Sequence[Any]] | None = None) -> "Figure":
     """The probability of every choice over the epochs of a search: rows are choices, columns epochs.
 
     Args:

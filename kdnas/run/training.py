@@ -12,6 +12,7 @@ from kdnas.errors import InputError
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
+    from torch import nn
     from torch.utils.data import DataLoader
 
 
@@ -107,9 +108,7 @@ def fit(
         KeyboardInterrupt: The user pressed Ctrl-C; the last whole epoch is kept and ``--resume`` goes on from it.
         InputError: The checkpoint is damaged.
     """
-    trainer = make_trainer(
-        directory, name, epochs=epochs, accelerator=accelerator, progress=progress, **kwargs
-    )
+    trainer = make_trainer(directory, name, epochs=epochs, accelerator=accelerator, progress=progress, **kwargs)
     resume = checkpoint_path(directory, name)
     with interruptible(resume):
         trainer.fit(module, loader, val_loader, ckpt_path=resume, weights_only=True)
@@ -128,3 +127,10 @@ def interruptible(resume: Path | None) -> Iterator[None]:
         if resume is not None and ("PytorchStreamReader" in str(error) or "archive" in str(error)):
             raise InputError(f"the checkpoint {resume} is damaged: remove it and resume again") from None
         raise
+
+
+def channels_last(module: "nn.Module") -> "nn.Module":
+    """Put the weights of ``module`` in the memory format in which convolutions run fastest; returns it."""
+    import torch
+
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,9 +19,7 @@ from kdnas.errors import InputError
 Array = NDArray[np.float64]
 
 
-def derive(
-    tables: CostTables, log_probabilities: Mapping[str, Array], budgets: Mapping[str, float]
-) -> dict[str, Any]:
+def derive(tables: CostTables, log_probabilities: Mapping[str, Array], budgets: Mapping[str, float]) -> dict[str, Any]:
     """The most likely choices whose exact costs are all inside ``budgets``.
 
     Args:
@@ -99,7 +97,8 @@ class _Problem:
             grouped.setdefault(home, []).append(index)
         self.fixed = np.zeros(int(used.sum()))
         self.impossible = False
-        self.factors: list[tuple[tuple[str, ...], Array, Array]] = []  # labels, (combos, labels) index, (combos, costs)
+        # Of each: labels, (combos, labels) indices of values, (combos, costs).
+        self.factors: list[tuple[tuple[str, ...], NDArray[np.int64], Array]] = []
         for labels, members in grouped.items():
             every = list(product(*(range(len(tables.domains[label])) for label in labels)))
             combos = np.array(every, dtype=np.int64).reshape(len(every), len(labels))
@@ -139,7 +138,8 @@ class _Problem:
             # Pair every state with every combination that agrees with it on the labels already chosen.
             old = [label for label in labels if label not in new]
             here = assigned[:, [self.position[label] for label in old]]
-            match = (here[:, None, :] == combos[None, :, [labels.index(label) for label in old]]).all(2)
+            there = combos[:, [labels.index(label) for label in old]]
+            match = np.all(here[:, None, :] == there[None, :, :], axis=2)
             s, c = np.nonzero(match)
             next_cost, next_logp = cost[s] + costs[c], logp[s] + gain[c]
             fits = (next_cost + rest_cost[i + 1] <= self.limits * (1 + 1e-12)).all(1)
@@ -158,7 +158,7 @@ class _Problem:
         return float(logp[best]), tuple(int(v) for v in assigned[best])
 
 
-def _undominated(keys: Array, logp: Array, cost: Array, width: int | None) -> NDArray[np.int64]:
+def _undominated(keys: NDArray[np.int64], logp: Array, cost: Array, width: int | None) -> NDArray[np.int64]:
     """Indices of the states that, among those with equal keys, no other beats in log-probability and all costs."""
     _, group = np.unique(keys, axis=0, return_inverse=True) if keys.shape[1] else (None, np.zeros(len(logp), int))
     kept = []
@@ -170,9 +170,9 @@ def _undominated(keys: Array, logp: Array, cost: Array, width: int | None) -> ND
         for start in range(0, len(members), 256):
             block = members[start : start + 256]
             c = cost[block]
-            beaten = (front[None, :, :] <= c[:, None, :]).all(2).any(1) if len(front) else np.zeros(len(block), bool)
-            inside = (c[None, :, :] <= c[:, None, :]).all(2)
-            beaten |= np.tril(inside, -1).any(1)
+            beaten = np.any(np.all(front[None, :, :] <= c[:, None, :], axis=2), axis=1)
+            inside = np.all(c[None, :, :] <= c[:, None, :], axis=2)
+            beaten |= np.any(np.tril(inside, -1), axis=1)
             block = block[~beaten]
             kept.append(block)
             front = np.concatenate([front, cost[block]])

@@ -16,7 +16,7 @@ from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import seed_of, seeded
-from kdnas.run.training import checkpoint_path, interruptible, make_trainer
+from kdnas.run.training import channels_last, checkpoint_path, interruptible, make_trainer
 from kdnas.search.derive import derive
 from kdnas.search.strategy import KDLDarts, KDLDartsModule, SearchTask
 from kdnas.space.base import SearchSpace
@@ -95,7 +95,12 @@ class Searcher:
     ) -> None:
         self.space, self.options, self.lessons, self.splits = space, dict(options), lessons, splits
         self.tables, self.budgets, self.classes = tables, dict(budgets), classes
-        self.teacher_dim, self.statistics, self.seed, self.accelerator = teacher_dim, statistics, seed, accelerator
+        self.teacher_dim, self.statistics, self.seed, self.accelerator = (
+            teacher_dim,
+            statistics,
+            seed,
+            accelerator,
+        )
         flat = {label: torch.zeros(len(values)).numpy() for label, values in tables.domains.items()}
         derive(tables, flat, budgets)
 
@@ -212,10 +217,12 @@ class Searcher:
             task.set_model(space)
             with seeded(self.seed, "relaxed"):
                 strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-            space.to(memory_format=torch.channels_last)
+            channels_last(space)
             if weights is not None:
                 missing = [
-                    key for key in task.load_state_dict(dict(weights), strict=False).missing_keys if ".alpha." not in key
+                    key
+                    for key in task.load_state_dict(dict(weights), strict=False).missing_keys
+                    if ".alpha." not in key
                 ]
                 if missing:
                     raise InputError(f"the warmed-up supernet is of another space: it lacks {missing[0]}")
@@ -229,7 +236,7 @@ class Searcher:
     @torch.no_grad()
     def recalibrated(self, network: nn.Module, device: torch.device, images: int = 1000) -> nn.Module:
         """``network`` with batch-norm statistics of its own, from the weights split: the mixture's do not fit it."""
-        network = network.to(device, memory_format=torch.channels_last)
+        network = channels_last(network.to(device))
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         kept = [m.momentum for m in norms]
         for norm in norms:

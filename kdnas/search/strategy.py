@@ -192,9 +192,7 @@ class KDLDartsModule(DartsLightningModule):
             label: float(torch.special.entr(p).sum()) / max(1e-9, float(torch.log(torch.tensor(float(len(p))))))
             for label, p in probabilities.items()
         }
-        likely = {
-            label: self.tables.domains[label][int(p.argmax())] for label, p in probabilities.items()
-        }
+        likely = {label: self.tables.domains[label][int(p.argmax())] for label, p in probabilities.items()}
         row: dict[str, Any] = {
             "epoch": self.current_epoch,
             "temperature": self.softmax.temperature,
@@ -207,7 +205,11 @@ class KDLDartsModule(DartsLightningModule):
         if self.on_epoch is not None:
             row |= self.on_epoch(self, self.current_epoch)
         self.history.append(row)
-        scalars = {"search/temperature": row["temperature"], "search/entropy": row["entropy"], "search/skips": row["skips"]}
+        scalars = {
+            "search/temperature": row["temperature"],
+            "search/entropy": row["entropy"],
+            "search/skips": row["skips"],
+        }
         for name, budget in self.budgets.items():
             scalars[f"expected cost over budget/{name}"] = expected[name] / budget
             scalars[f"likely cost over budget/{name}"] = row["likely"][name] / budget

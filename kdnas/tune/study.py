@@ -45,9 +45,7 @@ class Study:
         seed: int,
     ) -> None:
         self.searcher, self.weights, self.loss, self.settings = searcher, weights, loss, settings
-        self.search = search.model_copy(
-            update={"warmup_epochs": 0, "epochs": settings.epochs, "steps": settings.steps}
-        )
+        self.search = search.model_copy(update={"warmup_epochs": 0, "epochs": settings.epochs, "steps": settings.steps})
         self.directory, self.seed = directory, seed
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
@@ -63,12 +61,13 @@ class Study:
         Args:
             on_trial: Called with the row of every trial that ends.
         """
-        for trial in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # of a process that died
+        for dead in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+            self.study.tell(dead.number, state=optuna.trial.TrialState.FAIL)  # of a process that died
         while len(self.rows()) < self.settings.trials:
             number = len(self.study.get_trials(deepcopy=False))
             self.study.sampler = optuna.samplers.TPESampler(
-                seed=seed_of(self.seed, "trial", number) % 2**32, n_startup_trials=self.settings.startup_trials
+                seed=seed_of(self.seed, "trial", number) % 2**32,
+                n_startup_trials=self.settings.startup_trials,
             )
             trial = self.study.ask()
             try:
@@ -78,7 +77,7 @@ class Study:
             on_trial(self.rows()[-1])
         return self.rows()
 
-    def _search(self, trial: optuna.Trial) -> SearchResult:
+    def _search(self, trial: optuna.trial.Trial) -> SearchResult:
         kd = trial.suggest_float("kd", *KD_RANGE, log=True)
         weights = {
             name: trial.suggest_float(f"penalty.{name}", *PENALTY_RANGE, log=True)
@@ -130,5 +129,9 @@ class Study:
         complete = [row for row in self.rows() if row["accuracy"] is not None]
         return min(
             complete,
-            key=lambda row: (sum(max(0.0, v) for v in row["constraints"].values()), -row["accuracy"], row["trial"]),
+            key=lambda row: (
+                sum(max(0.0, v) for v in row["constraints"].values()),
+                -row["accuracy"],
+                row["trial"],
+            ),
         )

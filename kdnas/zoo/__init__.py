@@ -37,9 +37,7 @@ def resolve(run_or_name: str | Path) -> Path:
         return path
     near = get_close_matches(str(run_or_name), names, 1)
     hint = f"did you mean {near[0]!r}?" if near else "see `kdnas list architectures`"
-    raise InputError(
-        f"{str(run_or_name)!r} is neither the directory of a run nor a published architecture; {hint}"
-    )
+    raise InputError(f"{str(run_or_name)!r} is neither the directory of a run nor a published architecture; {hint}")
 
 
 def load(run_or_name: str | Path) -> "Link":
@@ -76,12 +74,13 @@ def load_encoder(run_or_name: str | Path) -> "nn.Module":
     return export.load_encoder(resolve(run_or_name))
 
 
-def publish(run_dir: str | Path, name: str | None = None) -> Path:
-    """Copy a finished run's architecture, weights and results into the package.
+def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None = None) -> Path:
+    """Copy a finished run's architecture, weights and results into the package, or to ``out``.
 
     Args:
         run_dir: Its directory.
-        name: ``<device>-<dataset>`` unless given.
+        name: In the zoo: ``<device>-<dataset>`` unless given.
+        out: A directory to copy to instead of the zoo.
 
     Returns:
         The directory of the published architecture.
@@ -96,10 +95,8 @@ def publish(run_dir: str | Path, name: str | None = None) -> Path:
     run_dir = Path(run_dir)
     info = read_info(run_dir)
     name = name or f"{info.device}-{info.dataset}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise InputError(
-            f"{name!r} is no name for an architecture: give one of lower-case letters, digits, and . _ -"
-        )
+    if out is None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise InputError(f"{name!r} is no name for an architecture: give one of lower-case letters, digits, and . _ -")
     path = run_dir / "results.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: evaluate the run before it is published")
@@ -112,7 +109,7 @@ def publish(run_dir: str | Path, name: str | None = None) -> Path:
     load_link(run_dir)
     check_hashes(run_dir, info, HASHED)
 
-    target = ROOT / name
+    target = ROOT / name if out is None else Path(out)
     # link.json is last: without it nothing is listed, and its hashes refuse a mixture.
     for file in ("results.json", *FILES):
         atomic_write(target / file, (run_dir / file).read_bytes())

@@ -72,16 +72,12 @@ def test_no_labels_at_all_is_possible():
         assert set(labels) == {-1} and set(ids) <= set(range(30, 100))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"batch_size": 0}, {"steps": 0}, {"views": 0}, {"labelled_fraction": 1.1}]
-)
+@pytest.mark.parametrize("changes", [{"batch_size": 0}, {"steps": 0}, {"views": 0}, {"labelled_fraction": 1.1}])
 def test_misuse_raises(changes):
     with pytest.raises(ValueError, match="must be at least 1"):
         loader(**changes)
     with pytest.raises(ValueError, match="no labelled ids"):
-        batches(
-            UNLABELLED[:0], LABELS, UNLABELLED, batch_size=4, labelled_fraction=0.5, steps=1, views=1, seed=0
-        )
+        batches(UNLABELLED[:0], LABELS, UNLABELLED, batch_size=4, labelled_fraction=0.5, steps=1, views=1, seed=0)
 
 
 def test_lightning_sets_the_epoch_and_a_resumed_run_sees_the_same_batches(tmp_path):

@@ -37,9 +37,7 @@ def test_any_class_sizes_give_a_stratified_partition(data):
         total = sum(counts)
     n = data.draw(st.one_of(st.integers(5 * len(counts), total), st.just("all")))
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    labels = labels[
-        torch.randperm(total, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
-    ]
+    labels = labels[torch.randperm(total, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))]
     splits = make_splits(labels, n, seed=data.draw(st.integers(0, 99)))
 
     assert torch.cat(parts(splits)).sort().values.tolist() == list(range(total))

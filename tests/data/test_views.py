@@ -31,9 +31,7 @@ def test_view_0_is_the_image():
 @pytest.mark.parametrize("view", [1, 2, 7])
 def test_pixels_are_moved_whole_and_the_border_is_zero(view):
     views = Views(flip=True, shift=3, seed=5)
-    images = torch.randint(0, 256, (200, 3, 11, 12), generator=torch.Generator().manual_seed(1)).to(
-        torch.uint8
-    )
+    images = torch.randint(0, 256, (200, 3, 11, 12), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     ids = torch.arange(200)
     moved = views.apply(images, ids, view)
     assert moved.dtype == torch.float32 and moved.min() >= 0 and moved.max() <= 1

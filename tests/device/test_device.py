@@ -146,9 +146,7 @@ tables = st.fixed_dictionaries(
             | {key: st.integers(1000, 2**40) for key in ("sram_bytes", "flash_bytes")},
             optional={"weight_bytes": st.integers(1000, 2**40)},
         ),
-        "share": st.fixed_dictionaries(
-            {"params": fraction}, optional=dict.fromkeys(COSTS - {"params"}, fraction)
-        ),
+        "share": st.fixed_dictionaries({"params": fraction}, optional=dict.fromkeys(COSTS - {"params"}, fraction)),
         "link": st.fixed_dictionaries(
             {
                 "channels": st.lists(st.sampled_from(["awgn", "rayleigh"]), min_size=1, max_size=2),
@@ -255,9 +253,7 @@ def test_a_table_that_is_a_number_and_a_share_that_limits_nothing(folder: Path) 
 
 
 def test_names_and_files_that_are_not_there(folder: Path) -> None:
-    with pytest.raises(
-        InputError, match="unknown device 'toaster': choose among mcu, wearable, phone, gateway"
-    ):
+    with pytest.raises(InputError, match="unknown device 'toaster': choose among mcu, wearable, phone, gateway"):
         load_device("toaster")
     with pytest.raises(InputError, match=r"cannot read .*absent.toml: No such file"):
         load_device(folder / "absent.toml")
@@ -297,9 +293,7 @@ def test_lines_are_right_in_unusual_toml(folder: Path) -> None:
     head = 'name = "own"\ndescription = """\nmacs = \u2028 7\n"""\n'
     head += "hardware.macs_per_s = 1e8\nhardware.bytes_per_s = 1e8\n"
     head += "hardware.op_overhead_s = 0\nshare = {macs = 0.5}\ncodec = {tokens = 1, width = 8, depth = 1}\n\n"
-    link = (
-        '[link]\nsymbols = 8\nsymbol_rate_hz = 1e3\ndeadline_s = 1\nsnr_db = [0, 10]\nchannels = ["awgn"]\n'
-    )
+    link = '[link]\nsymbols = 8\nsymbol_rate_hz = 1e3\ndeadline_s = 1\nsnr_db = [0, 10]\nchannels = ["awgn"]\n'
     path = folder / "unusual.toml"
     path.write_text(head + link, encoding="utf-8")
     assert load_device(path).budgets == {"macs": int(1e8 * (1 - 0.008) * 0.5)}

@@ -96,9 +96,7 @@ def test_rows_cover_the_grid_and_carry_the_names():
     rows = evaluate_link(cat_link(), *cat_data(), system="no-kd", **GRID)
     points = [(row["channel"], row["snr_db"], row["symbols"]) for row in rows]
     assert points == [(c, s, k) for c in GRID["channels"] for s in GRID["snrs_db"] for k in GRID["lengths"]]
-    assert all(
-        list(row) == ["system", "channel", "snr_db", "symbols", "accuracy", "ci95", "n"] for row in rows
-    )
+    assert all(list(row) == ["system", "channel", "snr_db", "symbols", "accuracy", "ci95", "n"] for row in rows)
     assert {row["system"] for row in rows} == {"no-kd"}
 
 

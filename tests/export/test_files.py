@@ -120,9 +120,7 @@ def test_channels_last_weights_are_saved_in_the_usual_order(saved: Saved, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["encoder.safetensors", "link.safetensors"])
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-1], lambda b: b[:9], lambda b: b"", lambda b: b[:-1] + b"?"]
-)
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:9], lambda b: b"", lambda b: b[:-1] + b"?"])
 def test_damaged_weights_are_refused(copied: Copied, name: str, damage: Callable[[bytes], bytes]) -> None:
     directory = copied()
     (directory / name).write_bytes(damage((directory / name).read_bytes()))
@@ -135,9 +133,7 @@ def test_damaged_weights_are_refused(copied: Copied, name: str, damage: Callable
         load_encoder(directory)
 
 
-@pytest.mark.parametrize(
-    "name", ["encoder.safetensors", "link.safetensors", "architecture.json", "link.json"]
-)
+@pytest.mark.parametrize("name", ["encoder.safetensors", "link.safetensors", "architecture.json", "link.json"])
 def test_a_missing_file_is_named(copied: Copied, name: str) -> None:
     directory = copied()
     (directory / name).unlink()

@@ -78,9 +78,7 @@ def test_text_is_as_ruff_would_write_it(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_text(encoder_source(made, "An encoder.\n\n" + "It is long. " * 20))
     for command in (["check"], ["format", "--check", "--diff"]):
         settings = ["--config", str(Path(__file__).parents[2] / "pyproject.toml")]
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *settings, path], capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, *settings, path], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

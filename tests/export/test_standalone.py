@@ -9,9 +9,7 @@ from safetensors.torch import save_file
 from kdnas.export.standalone import DTYPES, read_safetensors
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(1, 4), max_size=4)), max_size=5)
-)
+@given(st.lists(st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(1, 4), max_size=4)), max_size=5))
 def test_reads_what_safetensors_writes(tmp_path_factory: pytest.TempPathFactory, kinds: list) -> None:
     path = tmp_path_factory.mktemp("s") / "x.safetensors"
     generator = torch.Generator().manual_seed(0)

@@ -87,9 +87,7 @@ QUICK = {
 
 
 def run(tmp_path, name="tiny", splits=SPLITS, dataset=DATA, **kwargs):
-    return adapt(
-        name, dataset, splits, views=Views(shift=1), directory=tmp_path / "run", **{**QUICK, **kwargs}
-    )
+    return adapt(name, dataset, splits, views=Views(shift=1), directory=tmp_path / "run", **{**QUICK, **kwargs})
 
 
 @pytest.mark.parametrize("method", ["probe", "finetune"])
@@ -249,9 +247,7 @@ def test_grey_and_rgb_and_any_size_reach_the_network():
 
 
 def test_the_registry():
-    assert {"efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet"} <= set(
-        list_teachers()
-    )
+    assert {"efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet"} <= set(list_teachers())
     backbone = load_backbone("efficientnet-lite0")
     assert backbone.name == "efficientnet-lite0" and backbone.pretrained
     with pytest.raises(InputError, match="unknown teacher 'resnet152': choose one of efficientnet-lite0"):
@@ -265,8 +261,6 @@ def test_faulty_arguments(tmp_path):
 
 
 def test_the_real_teacher_learns_from_few_images(tmp_path):
-    teacher, report = run(
-        tmp_path, "efficientnet-lite0", image_size=32, n_views=1, steps=2, learning_rate=1e-5
-    )
+    teacher, report = run(tmp_path, "efficientnet-lite0", image_size=32, n_views=1, steps=2, learning_rate=1e-5)
     assert teacher.feature_dim == 1280 and report["accuracy"] > 0.8
     assert 3.3e6 < report["params"] < 3.4e6

@@ -113,9 +113,7 @@ def test_spread_gives_a_distribution(sizes):
 
 
 def test_quantised_features_are_within_half_a_step_and_zero_stays_zero():
-    features = (
-        torch.randn(9, 31, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 9)[:, None]
-    )
+    features = torch.randn(9, 31, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 9)[:, None]
     features[4] = 0
     steps, scale = quantise(features)
     assert steps.dtype == torch.int8

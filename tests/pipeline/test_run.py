@@ -42,7 +42,7 @@ def test_costs_in_the_results_are_those_of_the_saved_networks(smoke_run: Path) -
     channel = sum(p.numel() for p in link.channel_encoder.parameters())
     assert results["encoder"]["params"] == encoder
     assert results["transmitter"]["params"] == encoder + channel
-    found = kdnas.cost(smoke_run, "wearable")
+    found = kdnas.api.cost(smoke_run, "wearable")
     assert found["transmitter"] == results["transmitter"] and found["fits"]
 
 
@@ -62,14 +62,14 @@ def test_halves_of_the_loaded_link_work_apart(smoke_run: Path) -> None:
 def test_finished_stages_are_not_repeated(smoke_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in smoke_run.rglob("*.safetensors")}
     lines: list[str] = []
-    kdnas.run(resume=smoke_run, say=lines.append)
+    kdnas.api.run(resume=smoke_run, say=lines.append)
     assert all("done before" in line for line in lines)
     assert before == {p: p.stat().st_mtime_ns for p in smoke_run.rglob("*.safetensors")}
 
 
 def test_evaluate_again_gives_the_same_numbers(smoke_run: Path) -> None:
     before = json.loads((smoke_run / "results.json").read_text())
-    kdnas.evaluate(smoke_run)
+    kdnas.api.evaluate(smoke_run)
     assert json.loads((smoke_run / "results.json").read_text()) == before
 
 
@@ -77,7 +77,7 @@ def test_an_architecture_of_ones_own_enters_at_distill(smoke_run: Path, tmp_path
     found = Architecture.load(smoke_run / "architecture.json")
     own = {**found.choices, "stage0/width": 8, "stage0block0/kernel": 3}
     Architecture(found.space, found.options, own).save(tmp_path / "own.json")
-    path = kdnas.distill(
+    path = kdnas.api.distill(
         preset="smoke", out=tmp_path / "run", threads=1, architecture=tmp_path / "own.json",
         **{"distill.epochs": 1, "distill.link_epochs": 1, "distill.steps": 2},
     )  # fmt: skip
@@ -89,7 +89,7 @@ def test_an_architecture_of_another_space_is_refused(smoke_run: Path, tmp_path: 
     found = Architecture.load(smoke_run / "architecture.json")
     Architecture("cell", found.options, found.choices).save(tmp_path / "own.json")
     with pytest.raises(InputError, match="space 'cell'"):
-        kdnas.distill(preset="smoke", out=tmp_path / "run", architecture=tmp_path / "own.json")
+        kdnas.api.distill(preset="smoke", out=tmp_path / "run", architecture=tmp_path / "own.json")
 
 
 def test_truncated_weights_are_named(smoke_run: Path, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_penalty_weight_acts(tmp_path: Path) -> None:
     tiny = {"tune.enabled": False, "search.epochs": 2, "search.steps": 8, "search.warmup_epochs": 1}
     costs = []
     for weight in (0.0, 30.0):
-        path = kdnas.search(
+        path = kdnas.api.search(
             preset="smoke", device="mcu", out=tmp_path / f"run{weight}", threads=1,
             **{**tiny, "search.penalty.params": weight, "search.penalty.macs": weight, "search.alpha_learning_rate": 0.5},
         )  # fmt: skip

@@ -51,11 +51,7 @@ def test_snr_figure_holds_every_point_band_and_the_teacher():
         assert len(ax.lines) == 5  # 2 systems x 2 lengths and the teacher
         for system in ("kdnas", "no-kd"):
             for symbols in (4, 16):
-                rows = [
-                    r
-                    for r in curves()
-                    if (r["channel"], r["system"], r["symbols"]) == (channel, system, symbols)
-                ]
+                rows = [r for r in curves() if (r["channel"], r["system"], r["symbols"]) == (channel, system, symbols)]
                 drawn = line(ax, f"{system} {symbols} symbols")
                 assert list(drawn.get_xdata()) == [r["snr_db"] for r in rows]
                 assert list(drawn.get_ydata()) == [r["accuracy"] for r in rows]
@@ -64,9 +60,7 @@ def test_snr_figure_holds_every_point_band_and_the_teacher():
         bands = [item for item in ax.collections if isinstance(item, PolyCollection)]
         assert len(bands) == 4
         edges = bands[0].get_paths()[0].vertices  # of no-kd at 4 symbols, drawn first
-        first = next(
-            r for r in curves() if (r["channel"], r["system"], r["symbols"]) == (channel, "no-kd", 4)
-        )
+        first = next(r for r in curves() if (r["channel"], r["system"], r["symbols"]) == (channel, "no-kd", 4))
         at_first = edges[edges[:, 0] == -10.0, 1]
         assert at_first.min() == pytest.approx(first["accuracy"] - 0.02)
         assert at_first.max() == pytest.approx(first["accuracy"] + 0.02)
@@ -79,9 +73,7 @@ def test_order_of_rows_does_not_matter():
     shuffled = results()
     shuffled["curves"].reverse()
     first = accuracy_against_snr(results()).axes[0]
-    second = next(
-        ax for ax in accuracy_against_snr(shuffled).axes if ax.get_title(loc="left") == "AWGN channel"
-    )
+    second = next(ax for ax in accuracy_against_snr(shuffled).axes if ax.get_title(loc="left") == "AWGN channel")
     label = "kdnas 16 symbols"
     assert list(line(first, label).get_ydata()) == list(line(second, label).get_ydata())
 
@@ -233,9 +225,7 @@ def test_architecture_figure_shows_every_layer_inside_the_picture():
         assert layer["detail"] in shown
     assert "16 × 7 × 7" in shown
     renderer = figure.canvas.get_renderer()
-    boxes = {
-        item.get_text(): item.get_window_extent(renderer) for item in figure.axes[0].texts if item.get_text()
-    }
+    boxes = {item.get_text(): item.get_window_extent(renderer) for item in figure.axes[0].texts if item.get_text()}
     block = figure.axes[0].patches[2].get_window_extent(renderer)  # the second block's box
     assert boxes[layers[1]["name"]].x1 < boxes["mbconv"].x0
     assert boxes["mbconv"].x1 < boxes[layers[1]["detail"]].x0

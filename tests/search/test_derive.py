@@ -36,7 +36,9 @@ class Small:
 
     def budgets(self, draw: random.Random) -> dict[str, float]:
         names = draw.sample(COSTS, draw.randint(0, len(COSTS)))
-        return {name: sorted(costs[name] for _, costs in self.all)[int(draw.random() * len(self.all))] for name in names}
+        return {
+            name: sorted(costs[name] for _, costs in self.all)[int(draw.random() * len(self.all))] for name in names
+        }
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)

@@ -231,9 +231,7 @@ def test_inherited_and_frozen_weights_are_copies(name: str) -> None:
         assert not own & {value.data_ptr() for value in network.state_dict().values()}
     # NNI's model of these choices, freshly made, is the same network with other weights.
     fresh = net.space.frozen(choices)
-    assert {k: v.shape for k, v in fresh.state_dict().items()} == {
-        k: v.shape for k, v in frozen.state_dict().items()
-    }
+    assert {k: v.shape for k, v in fresh.state_dict().items()} == {k: v.shape for k, v in frozen.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", SPACES)

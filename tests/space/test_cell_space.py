@@ -10,7 +10,6 @@ from search_spaces.cell import RelaxedEdge
 from supernets import Supernet
 
 
-
 def test_both_kinds_of_cell_choose_among_seven_operations_on_nine_edges() -> None:
     domains = make_space("cell").domains()
     assert len(EDGES) == 9

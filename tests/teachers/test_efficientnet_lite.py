@@ -36,9 +36,7 @@ def test_a_photograph_is_recognised(variant):
         pytest.skip(f"the weights of efficientnet-lite{variant} are an extra")
     net = build(variant)
     photograph = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
-    pixels = np.asarray(
-        Image.open(photograph).convert("RGB").crop((0, 0, 512, 512)).resize((net.image_size,) * 2)
-    )
+    pixels = np.asarray(Image.open(photograph).convert("RGB").crop((0, 0, 512, 512)).resize((net.image_size,) * 2))
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         logits = F.linear(net((images - net.mean[0]) / net.std[0]), *net.imagenet_head)
@@ -100,8 +98,6 @@ def test_a_missing_package_is_an_input_error_with_the_remedy(monkeypatch):
 
 
 def test_another_weights_file_is_refused(monkeypatch):
-    monkeypatch.setattr(
-        efficientnet_lite, "sha256_file", lambda _: hashlib.sha256(b"something else").hexdigest()
-    )
+    monkeypatch.setattr(efficientnet_lite, "sha256_file", lambda _: hashlib.sha256(b"something else").hexdigest())
     with pytest.raises(InputError, match="damaged or of another version"):
         build(0)

@@ -44,6 +44,9 @@ Set = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; the command line wins over it.")]
 Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped.")]
+ArchitectureFile = Annotated[
+    Path | None, typer.Option("--architecture", help="An architecture.json of your own instead of a search.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -178,7 +181,7 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
         preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
         resume: Resume = None, json_: Json = False,
-        architecture: Annotated[Path | None, typer.Option("--architecture", help="An architecture.json of your own instead of a search.")] = None,
+        architecture: ArchitectureFile = None,
     ) -> None:  # fmt: skip
         given = {
             "device": device,

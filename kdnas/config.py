@@ -62,7 +62,7 @@ class Loss(Section):
 
     ce: float = Field(1.0, ge=0, description="weight of the cross-entropy on labels")
     kd: float = Field(1.0, ge=0, description="lambda_kd: weight of all distillation terms")
-    feature: float = Field(0.5, ge=0, description="weight of feature matching inside the distillation term")
+    feature: float = Field(0.1, ge=0, description="weight of feature matching inside the distillation term")
     logit: float = Field(1.0, ge=0, description="weight of softened logits inside the distillation term")
     temperature: float = Field(2.0, gt=0, description="temperature of the softened logits")
 
@@ -101,15 +101,16 @@ class Distill(Section):
     """The two stages of robust knowledge distillation."""
 
     init: Literal["scratch", "inherited"] = Field("scratch", description="where the encoder's weights start")
-    epochs: int = Field(10, ge=1, description="epochs of stage 1")
     steps: int = Field(100, ge=1, description="steps in an epoch, both stages")
-    batch_size: int = Field(128, ge=2, description="images per step")
     labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
-    learning_rate: float = Field(0.004, gt=0, description="of stage 1 (AdamW, cosine)")
     weight_decay: float = Field(0.01, ge=0, description="of both stages")
-    link_epochs: int = Field(8, ge=1, description="epochs of stage 2, through the channel")
+    epochs: int = Field(10, ge=1, description="epochs of stage 1, clean")
+    batch_size: int = Field(64, ge=2, description="images per step of stage 1")
+    learning_rate: float = Field(0.004, gt=0, description="of stage 1 (AdamW, cosine)")
+    link_epochs: int = Field(10, ge=1, description="epochs of stage 2, through the channel")
+    link_batch_size: int = Field(128, ge=2, description="images per step of stage 2")
     link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
-    encoder_rate: float = Field(0.1, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
+    encoder_rate: float = Field(0.0, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
 
 
 class Codec(Section):
@@ -168,7 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.limit": 600, "data.labels": 200, "adapt.method": "probe", "adapt.image_size": 32, "knowledge.views": 2,
         "search.warmup_epochs": 1, "search.epochs": 2, "search.steps": 4, "search.batch_size": 32,
         "tune.trials": 4, "tune.startup_trials": 2, "tune.epochs": 2, "tune.steps": 2, "tune.check": 2,
-        "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 64,
+        "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 32, "distill.link_batch_size": 32,
         "evaluate.draws": 2, "evaluate.snrs_db": [0.0, 10.0], "evaluate.lengths": [16, 64],
     },
     # Minutes on two cores.
@@ -272,7 +273,6 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     keys = known_keys()
     nested: dict[str, Any] = {}
     for key, value in ({**PRESETS[preset], **given}).items():
-        parent, _, _rest = key.partition(".")
         if key not in keys and f"{'.'.join(key.split('.')[:2])}" not in keys:
             near = get_close_matches(key, keys, 1, 0.5)
             raise InputError(

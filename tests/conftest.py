@@ -10,8 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# A busy machine is no fault of the code.
+settings.register_profile("kdnas", deadline=None)
+settings.load_profile("kdnas")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -100,6 +100,23 @@ class LinkStage(_Stage):
         super().__init__(**shared)
         self.link, self.snr_db, self.channels, self.frozen = link, snr_db, channels, frozen
 
+    @torch.no_grad()
+    def on_fit_start(self) -> None:
+        """A frozen encoder says the same of a view every time: run it once on each, and keep its features."""
+        if not self.frozen:
+            return
+        self.link.encoder.eval()
+        ids = torch.cat([self.splits.weights_labelled, self.splits.weights_unlabelled])
+        images, views = self.lessons.dataset.train_images, self.lessons.n_views
+        self.kept = torch.zeros(views, len(images), self.link.encoder(self._pixels(ids[:1], 0)).shape[1])
+        for view in range(views):
+            for part in ids.split(500):
+                self.kept[view, part] = self.link.encoder(self._pixels(part, view)).cpu()
+
+    def _pixels(self, ids: Tensor, view: int) -> Tensor:
+        images = self.lessons.views.apply(self.lessons.dataset.train_images[ids], ids, view)
+        return images.to(self.device, memory_format=torch.channels_last)
+
     def on_train_epoch_start(self) -> None:
         """A frozen encoder keeps its batch-norm statistics too."""
         if self.frozen:
@@ -107,9 +124,8 @@ class LinkStage(_Stage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on one batch, its conditions and noise drawn from the batch's key."""
-        lesson = self.lessons(batch, self.device, self.loss.needs_teacher)
-        with torch.set_grad_enabled(not self.frozen):
-            z = self.link.encoder(lesson.images)
+        lesson = self.lessons(batch, self.device, self.loss.needs_teacher, pixels=not self.frozen)
+        z = self.kept[batch.view, batch.ids].to(self.device) if self.frozen else self.link.encoder(lesson.images)
         noise = generator("link", *batch.key, device=self.device)
         conditions = draw_conditions(len(z), self.snr_db, self.channels, self.link.symbols, noise)
         outcome = self.link.through(z, conditions, noise)
@@ -182,7 +198,7 @@ class Distiller:
             splits=self.splits, rates=[(m, s.learning_rate) for m in (encoder, classifier, knowledge)],
             weight_decay=s.weight_decay, total_steps=s.epochs * s.steps,
         )  # fmt: skip
-        self._fit(stage, self._batches(knowledge, "stage 1"), s.epochs, name)
+        self._fit(stage, self._batches(knowledge, "stage 1", s.batch_size), s.epochs, name)
         return classifier, knowledge
 
     def through_link(
@@ -218,7 +234,7 @@ class Distiller:
             link, snr_db, tuple(channels), s.encoder_rate == 0, lessons=self.lessons, loss=knowledge,
             splits=self.splits, rates=rates, weight_decay=s.weight_decay, total_steps=s.link_epochs * s.steps,
         )  # fmt: skip
-        self._fit(stage, self._batches(knowledge, "stage 2"), s.link_epochs, name)
+        self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
         return link.eval()
 
     def _fit(self, stage: _Stage, loader: DataLoader[Batch], epochs: int, name: str) -> None:
@@ -236,12 +252,11 @@ class Distiller:
             temperature=loss.temperature,
         )  # fmt: skip
 
-    def _batches(self, loss: KnowledgeLoss, key: str) -> DataLoader[Batch]:
+    def _batches(self, loss: KnowledgeLoss, key: str, size: int) -> DataLoader[Batch]:
         s, splits = self.settings, self.splits
         unlabelled = splits.weights_unlabelled if loss.needs_teacher else splits.weights_unlabelled[:0]
         return batches(
-            splits.weights_labelled, self.lessons.dataset.train_labels, unlabelled, batch_size=s.batch_size,
-            labelled_fraction=s.labelled_fraction, steps=s.steps,
-            views=self.lessons.store.n_views if self.lessons.store else 1,
+            splits.weights_labelled, self.lessons.dataset.train_labels, unlabelled, batch_size=size,
+            labelled_fraction=s.labelled_fraction, steps=s.steps, views=self.lessons.n_views,
             seed=seed_of(self.seed, key) % 2**31,
         )  # fmt: skip

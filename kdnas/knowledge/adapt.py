@@ -119,8 +119,9 @@ def adapt(
     activations = Activations(layers[: backbone.frozen], spec, dataset, views, n_views, ids, device)
     if backbone.pretrained:
         with torch.no_grad():
-            features = torch.cat([tail(activations(part, v)) for v in range(n_views) for part in ids.split(200)])
-        head = fit_probe(features, dataset.train_labels[ids].repeat(n_views).to(device), classes)
+            probed = max(1, min(n_views, PROBED // len(ids)))
+            features = torch.cat([tail(activations(part, v)) for v in range(probed) for part in ids.split(200)])
+        head = fit_probe(features, dataset.train_labels[ids].repeat(probed).to(device), classes)
     else:
         head = nn.utils.skip_init(nn.Linear, backbone.feature_dim, classes, device=device)
         nn.init.zeros_(head.weight)
@@ -133,14 +134,9 @@ def adapt(
             views=n_views, seed=seed,
         )  # fmt: skip
         module = FineTune(
-            tail,
-            head,
-            activations,
-            steps=epochs * each,
-            learning_rate=learning_rate,
-            smoothing=smoothing,
+            tail, head, activations, steps=epochs * each, learning_rate=learning_rate, smoothing=smoothing,
             key=key,
-        )
+        )  # fmt: skip
         fit(
             module, loader, epochs=epochs, directory=Path(directory), name="teacher", accelerator=device.type,
             progress=progress,

@@ -15,7 +15,7 @@ class Lesson(NamedTuple):
     """What one training step sees.
 
     Attributes:
-        images: (B, C, H, W) float32 in [0, 1].
+        images: (B, C, H, W) float32 in [0, 1]; empty where not asked for.
         labels: (B,) int64; -1 where an image has no label.
         features: (B, F) of the teacher on the same view; None where not asked for.
         probabilities: (B, classes) of the teacher; None where not asked for.
@@ -34,16 +34,30 @@ class Lessons:
         dataset: Its training images are read.
         views: The augmentation that the store was made with.
         store: What the teacher said; None where there is no teacher.
+        n_views: Views that training uses, 0 to n_views - 1.
         posterior: ``view`` pairs an image with the posterior of the same view, ``mean`` with the mean over all stored
             views of the image (a better estimate of its class). Features are always of the same view.
     """
 
-    def __init__(self, dataset: Dataset, views: Views, store: "Store | None", posterior: str = "mean") -> None:
-        self.dataset, self.views, self.store, self.posterior = dataset, views, store, posterior
+    def __init__(
+        self, dataset: Dataset, views: Views, store: "Store | None", n_views: int = 1, posterior: str = "mean"
+    ) -> None:
+        self.dataset, self.views, self.store, self.n_views = dataset, views, store, n_views
+        self.posterior = posterior
 
-    def __call__(self, batch: Batch, device: torch.device, teacher: bool = True) -> Lesson:
-        """The lesson of ``batch`` on ``device``; with ``teacher`` False without features and probabilities."""
-        images = self.views.apply(self.dataset.train_images[batch.ids], batch.ids, batch.view)
+    def __call__(
+        self, batch: Batch, device: torch.device, teacher: bool = True, pixels: bool = True
+    ) -> Lesson:
+        """The lesson of ``batch`` on ``device``.
+
+        Args:
+            batch: Ids, labels, and the view.
+            device: Where the tensors go.
+            teacher: Read features and probabilities from the store.
+            pixels: Compute the images.
+        """
+        ids = batch.ids if pixels else batch.ids[:0]
+        images = self.views.apply(self.dataset.train_images[ids], ids, batch.view)
         images = images.to(device, memory_format=torch.channels_last)
         labels = batch.labels.to(device)
         if not teacher:

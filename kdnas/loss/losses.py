@@ -71,7 +71,7 @@ class KnowledgeLoss(nn.Module):
         *,
         ce: float = 1.0,
         kd: float = 1.0,
-        feature: float = 0.5,
+        feature: float = 0.1,
         logit: float = 1.0,
         temperature: float = 2.0,
     ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.config import Settings, make_settings
+from kdnas.device import load_device
 from kdnas.errors import InputError
 from kdnas.run.directory import RunDirectory
 from kdnas.run.process import configure_process
@@ -43,16 +44,34 @@ def _go(
 ) -> Path:
     if resume is not None:
         directory = RunDirectory.open(Path(resume))
-        settings = make_settings(directory.settings, given)
-        changed = [k for k, v in given.items() if v is not None and make_settings(directory.settings) != settings]
-        if changed:
-            raise InputError(f"a resumed run keeps its settings: leave out {changed[0]!r}, or start a new run")
+        settings = make_settings(directory.settings)
+        for key, value in given.items():
+            if make_settings(directory.settings, {key: value}) != settings:
+                raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
     else:
         settings = make_settings(given)
+        load_device(settings.device)  # refused before anything is written or imported
         directory = RunDirectory.create(
             Path(out) if out is not None else default_directory(settings, verb),
             settings.model_dump(mode="json"),
         )
+    try:
+        _through(STAGES[verb], directory, settings, say, progress, architecture)
+    except InputError:
+        if resume is None:
+            directory.discard()  # nothing was computed: the corrected command can use the same place
+        raise
+    return directory.path
+
+
+def _through(
+    names: list[str],
+    directory: RunDirectory,
+    settings: Settings,
+    say: Say,
+    progress: bool,
+    architecture: str | Path | None,
+) -> None:
     configure_process(settings.threads)
     from kdnas.pipeline import stages
     from kdnas.pipeline.context import Context
@@ -63,8 +82,7 @@ def _go(
         "teach": stages.teach, "tune": stages.tune, "search": stages.search, "distill": stages.distill,
         "no-kd": stages.baseline, "evaluate": stages.evaluate, "plot": stages.plot,
     }  # fmt: skip
-    names = STAGES[verb]
-    if verb == "run" and not settings.tune.enabled:
+    if not settings.tune.enabled and "search" in names:
         names = [name for name in names if name != "tune"]
     if architecture is not None and not (directory.path / "architecture.json").exists():
         Architecture.load(architecture).save(directory.path / "architecture.json")
@@ -79,7 +97,6 @@ def _go(
             continue
         say(f"[{number}/{len(names)}] {name}")
         steps[name](context, say)
-    return directory.path
 
 
 def run(
@@ -241,7 +258,6 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     """
     from kdnas.codec import CAT, channel_encoder_steps
     from kdnas.cost import CostTables, exact_costs, layer_table
-    from kdnas.device import load_device
     from kdnas.space.architecture import Architecture
     from kdnas.zoo import resolve
 

@@ -95,7 +95,9 @@ class Context:
     @cached_property
     def lessons(self) -> Lessons:
         """Pixels with stored knowledge."""
-        return Lessons(self.dataset, self.views, self.store, self.settings.knowledge.posterior)
+        return Lessons(
+            self.dataset, self.views, self.store, self.settings.knowledge.views, self.settings.knowledge.posterior
+        )
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -175,7 +177,7 @@ class Context:
 
     def distiller(self, teacher: bool = True) -> Distiller:
         """The trainer of encoders and links; without the teacher for baselines that must not see it."""
-        lessons = self.lessons if teacher else Lessons(self.dataset, self.views, None)
+        lessons = self.lessons if teacher else Lessons(self.dataset, self.views, None, self.settings.knowledge.views)
         return Distiller(
             lessons, self.splits, self.settings.distill, classes=len(self.dataset.classes),
             feature_dim=self.settings.spaces.feature_dim, statistics=self.statistics, directory=self.path,

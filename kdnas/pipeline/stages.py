@@ -232,7 +232,8 @@ def evaluate(context: Context, say: Say) -> None:
             results_document(
                 device=device.name, dataset=context.dataset.name, seed=s.seed, labels=s.data.labels,
                 draws=s.evaluate.draws, transmitter=context.transmitter_costs(encoder_steps),
-                encoder=context.tables.exact(architecture_of(context).choices), budgets={str(name): limit for name, limit in device.budgets.items()},
+                encoder=context.tables.exact(architecture_of(context).choices),
+                budgets={str(name): limit for name, limit in device.budgets.items()},
                 teacher={"name": s.teacher, "params": context.teacher.parameter_count,
                          "accuracy": teacher[0]["accuracy"]},
                 curves=curves, search=_search_info(context),

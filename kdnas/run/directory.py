@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ class RunDirectory:
         if not (path / "run.json").is_file():
             raise InputError(f"{path} is not a run directory: it has no run.json")
         return cls(path)
+
+    def discard(self) -> None:
+        """Remove a run in which no stage was finished; anything else is left alone."""
+        if not (self.path / "stages").exists():
+            (self.path / "run.json").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: something was there before
+                self.path.rmdir()
 
     @property
     def settings(self) -> dict[str, Any]:

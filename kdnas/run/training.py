@@ -100,7 +100,11 @@ def fit(
         module: What to train. Any randomness inside a step must be seeded from ``batch.key``, so that a resumed
             run equals one that was not stopped, to the bit.
         loader: Usually from ``kdnas.data.batches``.
-        epochs, directory, name, accelerator, progress: As in ``make_trainer``.
+        epochs: As in ``make_trainer``, like the next three and ``progress``.
+        directory: The run directory.
+        name: Of the stage.
+        accelerator: Where to compute.
+        progress: Show a progress bar.
         val_loader: Optional validation batches.
         kwargs: Passed on to ``pytorch_lightning.Trainer``.
 

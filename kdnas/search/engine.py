@@ -201,7 +201,7 @@ class Searcher:
                 batches(
                     labelled, self.lessons.dataset.train_labels, unlabelled, batch_size=settings.batch_size,
                     labelled_fraction=settings.labelled_fraction, steps=settings.steps,
-                    views=self.lessons.store.n_views if self.lessons.store else 2,
+                    views=self.lessons.n_views,
                     seed=seed_of(self.seed, key, level) % 2**31,
                 )
                 for level, labelled, unlabelled in (

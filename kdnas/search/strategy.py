@@ -134,7 +134,7 @@ class KDLDartsModule(DartsLightningModule):
         return {label: self.softmax(alpha) for label, alpha in self.alphas().items()}
 
     def log_probabilities(self) -> dict[str, Any]:
-        """Label to log softmax(α) as float64 arrays: what derivation maximises (any temperature gives the same order)."""
+        """Label to log softmax(α) as float64 arrays: what derivation maximises (T changes no order)."""
         return {
             label: F.log_softmax(alpha.detach().double(), -1).cpu().numpy() for label, alpha in self.alphas().items()
         }

@@ -163,7 +163,7 @@ class Relaxed(BaseSuperNetModule):
 
 
 def relax_with(source: type, relaxed: Callable[..., Relaxed]) -> Callable[..., Any]:
-    """An NNI mutation hook that replaces modules of exactly the type ``source`` by ``relaxed(module, memo, softmax)``."""
+    """An NNI mutation hook: modules of exactly the type ``source`` become ``relaxed(module, memo, softmax)``."""
 
     def hook(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
         if type(module) is source:

@@ -108,7 +108,7 @@ class Study:
             trial.set_constraint(name, likely[name] / budget - 1)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per ended trial: ``trial``, ``state``, ``accuracy``, ``params``, ``constraints``, ``feasible``, …"""
+        """One row per ended trial: its number, state, accuracy, parameters, constraints, and what it found."""
         ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         return [
             {

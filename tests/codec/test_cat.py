@@ -131,6 +131,7 @@ def test_halves_are_rebuilt_from_their_json(codec):
         assert torch.equal(again(given_, snr, length), half(given_, snr, length))
     whole = CAT(**json.loads(json.dumps(codec.config)))
     whole.load_state_dict(codec.state_dict())
+    assert whole.config["decoder"] | {"feature_dim": D, "symbols": K} == codec.decoder.config
 
 
 def test_default_transmitter_is_small():

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from supernets import every, roofline, small_domains
 from torch import Tensor
 
 from kdnas.cost import COSTS, CostTables
 from kdnas.ops import linear_step
 from kdnas.space import list_spaces, make_space
-from supernets import every, roofline, small_domains
 
 SPACES = list_spaces()
 SUMS = [name for name in COSTS if name != "sram_bytes"]

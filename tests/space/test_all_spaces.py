@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from supernets import Supernet
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +14,6 @@ from kdnas.errors import InputError
 from kdnas.ops import InvertedResidual
 from kdnas.ops.cells import Cell
 from kdnas.space import SearchSpace, list_spaces, make_space
-from supernets import Supernet
 
 SPACES = list_spaces()
 INPUTS = [(1, 28), (3, 28), (3, 64)]
@@ -29,7 +29,7 @@ def test_the_built_in_spaces_are_installed() -> None:
 
 
 def test_an_unknown_space_and_an_unknown_option_are_named() -> None:
-    with pytest.raises(InputError, match="unknown search space 'cel'; installed: .*cell"):
+    with pytest.raises(InputError, match=r"unknown search space 'cel'; installed: .*cell"):
         make_space("cel")
     with pytest.raises(InputError, match="no option 'widht'; it takes in_channels"):
         make_space("mobile", widht=2)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from supernets import Supernet
 from torch import nn
 
 from kdnas.ops.cells import EDGES, OPERATIONS, Cell, CellOperation, ZeroOperation
 from kdnas.space import make_space
 from search_spaces.cell import RelaxedEdge
-from supernets import Supernet
 
 
 def test_both_kinds_of_cell_choose_among_seven_operations_on_nine_edges() -> None:

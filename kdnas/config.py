@@ -4,23 +4,28 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kdnas.errors import InputError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+COSTS = ("params", "macs", "flash_bytes", "latency_s", "sram_bytes")
 
 
 class Section(BaseModel):
     """A group of settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
     """What is learned from."""
 
-    labels: int | Literal["all"] = Field(
+    labels: Count | Literal["all"] = Field(
         1000, description="labelled training images (80 % weights, 20 % architecture), or all"
     )
     root: Path | None = Field(None, description="directory that holds the data set, instead of a download")
@@ -78,12 +83,22 @@ class Search(Section):
     learning_rate: float = Field(0.004, gt=0, description="of the weights (AdamW, cosine)")
     weight_decay: float = Field(1e-3, ge=0, description="of the weights")
     alpha_learning_rate: float = Field(0.1, gt=0, description="of the architecture parameters (Adam)")
-    temperature: tuple[float, float] = Field((1.0, 0.02), description="softmax temperature at the start and the end")
+    temperature: tuple[Positive, Positive] = Field(
+        (1.0, 0.02), description="softmax temperature at the start and the end"
+    )
     order: Literal[1] = Field(1, description="order of the bilevel gradient")
-    penalty: dict[str, float] = Field(
+    penalty: dict[str, NotNegative] = Field(
         default_factory=lambda: {"params": 0.3, "macs": 0.3, "sram_bytes": 0.3},
         description="lambda_c: weight of the complexity penalty, by cost",
     )
+
+    @field_validator("penalty")
+    @classmethod
+    def _names_costs(cls, penalty: dict[str, float]) -> dict[str, float]:
+        for name in penalty:
+            if name not in COSTS:
+                raise ValueError(f"no cost is named {name!r}; there are {', '.join(COSTS)}")
+        return penalty
 
 
 class Tune(Section):
@@ -129,7 +144,7 @@ class Evaluate(Section):
         min_length=1,
         description="SNRs in dB",
     )
-    lengths: list[int] = Field(
+    lengths: list[Count] = Field(
         default_factory=lambda: [4, 8, 16, 32, 64],
         min_length=1,
         description="complex symbols sent; those above the device's are left out",
@@ -278,11 +293,17 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
             raise InputError(
                 f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `kdnas show settings`")
             )
-        parts = key.split(".")
-        target = nested
-        for part in parts[:-1]:
-            target = target.setdefault(part, {})
-        target[parts[-1]] = value
+        section, *rest = key.split(".", 2)
+        if len(rest) == 2:  # one entry of a table: the others stay
+            whole = f"{section}.{rest[0]}"
+            table = nested.get(section, {}).get(rest[0], keys[whole].get_default(call_default_factory=True))
+            if not isinstance(table, Mapping):
+                raise InputError(f"unknown setting {key!r}: {whole!r} is one value")
+            value = {**table, rest[1]: value}
+        if rest:
+            nested.setdefault(section, {})[rest[0]] = value
+        else:
+            nested[section] = value
     try:
         return Settings(**nested)
     except ValidationError as error:

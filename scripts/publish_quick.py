@@ -4,7 +4,7 @@
 
 Finished runs in the working directory are taken as they are, stopped ones go on. A random architecture is drawn
 uniformly from those inside the same budgets, and trained and judged exactly like the found one (both stages, the same
-labels, steps and seed); it has no search, so only its curves are published.
+labels, steps and seed); it is judged at 10 dB and full length.
 """
 
 import argparse
@@ -129,10 +129,11 @@ def random_run(context: Context, choices: dict[str, Any], place: Path, common: d
     if not (place / "results.json").exists():
         place.mkdir(parents=True, exist_ok=True)
         Architecture(context.settings.space, context.space_options, choices).save(place / "architecture.json")
+        where = {"evaluate.snrs_db": [10.0], "evaluate.lengths": [context.device.link.symbols]}
         again = (
             {"resume": place}
             if (place / "run.json").exists()
-            else {"out": place, "device": context.settings.device, "seed": context.settings.seed, **common}
+            else {"out": place, "device": context.settings.device, "seed": context.settings.seed, **common, **where}
         )
         api.distill(say=print, progress=False, architecture=place / "architecture.json", **again)
         api.evaluate(place, say=print)

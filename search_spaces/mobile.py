@@ -234,7 +234,7 @@ class MobileSpace(SearchSpace):
         inputs: Any = self.stem_shape[0]
         for stage, widths in enumerate(WIDTHS):
             with label_scope(f"stage{stage}"):
-                outputs = nni.choice("width", [self._scaled(w) for w in widths])
+                outputs = nni.choice("width", sorted({self._scaled(w) for w in widths}))
             for index in range(depth):
                 label, skippable = f"stage{stage}block{index}", index > 0
                 with label_scope(label):

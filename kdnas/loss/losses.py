@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdnas.errors import InputError
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the labelled images of a batch; 0 where none is labelled.
@@ -60,6 +62,9 @@ class KnowledgeLoss(nn.Module):
         feature: w_f inside the distillation term.
         logit: w_l inside the distillation term.
         temperature: T of the softened divergence.
+
+    Raises:
+        InputError: All weights are 0.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class KnowledgeLoss(nn.Module):
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
         self.weights = {"ce": ce, "feature": kd * feature, "logit": kd * logit}
+        if not any(self.weights.values()):
+            raise InputError("no loss has a weight: set loss.ce or loss.kd above 0")
         self.temperature = temperature
 
     @property

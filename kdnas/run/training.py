@@ -20,7 +20,7 @@ def quiet() -> None:
     """Silence Lightning's advertisements and advice; its errors stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("nni").setLevel(logging.ERROR)
+    logging.getLogger("nni").setLevel(logging.CRITICAL)  # what it reports is raised as well
     os.environ.setdefault("POSSIBLE_USER_WARNINGS", "off")
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
@@ -77,9 +77,21 @@ def make_trainer(
 
 
 def checkpoint_path(directory: Path, name: str) -> Path | None:
-    """The checkpoint of stage ``name`` where one was left, else None."""
+    """The checkpoint of stage ``name`` where one was left, else None.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    import torch
+
     path = directory / "checkpoints" / f"{name}.ckpt"
-    return path if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises a different one for each way in which a file can be damaged
+        raise InputError(f"the checkpoint {path} is damaged: remove it and resume again") from None
+    return path
 
 
 def fit(

@@ -5,6 +5,7 @@ over units that share few labels. Dynamic programming runs along the units and k
 later units still need, the partial architectures that no other one beats in log-probability and every cost at once.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -50,33 +51,30 @@ def derive(tables: CostTables, log_probabilities: Mapping[str, Array], budgets: 
 
 def _why_nothing_fits(tables: CostTables, budgets: Mapping[str, float]) -> str:
     """Which single budget is out of reach of the network that is cheapest in it, else that they clash."""
-    flat = {label: np.zeros(len(values)) for label, values in tables.domains.items()}
     for name, limit in budgets.items():
-        cheapest = cheapest_choices(tables, name, flat)
-        cost = tables.exact(cheapest)[name]
+        cost = tables.exact(cheapest_choices(tables, name))[name]
         if cost > limit:
             return f"no architecture fits: the cheapest in {name} needs {cost:.6g} of a budget of {limit:.6g}"
     return "no architecture fits all budgets at once, though each can be met alone: raise one of them"
 
 
-def cheapest_choices(tables: CostTables, cost: str, log_probabilities: Mapping[str, Array]) -> dict[str, Any]:
-    """The choices of the least ``cost``, found by bisecting a budget on it alone."""
-    low, high = 0.0, None
-    scale = max(float(t.max()) for t in (tables.held if cost == "sram_bytes" else tables.sums)) * len(tables.units)
-    best = None
-    high = scale
-    for _ in range(60):
-        middle = (low + high) / 2
-        found = _Problem(tables, log_probabilities, {cost: middle}).solve(-np.inf, width=64)
-        if found is None:
-            low = middle
-        else:
-            best, high = found, middle
-        if high - low <= 1e-6 * scale:
-            break
-    assert best is not None
-    labels = _Problem(tables, log_probabilities, {cost: high}).labels
-    chosen = dict(zip(labels, best[1], strict=True))
+def cheapest_choices(tables: CostTables, cost: str) -> dict[str, Any]:
+    """The choices of the least ``cost``."""
+    flat = {label: np.zeros(len(values)) for label, values in tables.domains.items()}
+
+    def inside(limit: float) -> dict[str, int] | None:
+        problem = _Problem(tables, flat, {cost: limit})
+        found = problem.solve(-np.inf, width=None)
+        return dict(zip(problem.labels, found[1], strict=True)) if found else None
+
+    if cost == "sram_bytes":
+        peaks = sorted({float(peak) for held in tables.held for peak in held.max(1).values})
+        limit = peaks[bisect_left(peaks, True, key=lambda peak: inside(peak) is not None)]
+    else:
+        # Where all values are equally likely, the programme keeps the cheapest partial architectures alone.
+        limit = sum(float(sums[:, SUMS.index(cost)].max()) for sums in tables.sums)
+    chosen = inside(limit)
+    assert chosen is not None
     return {label: values[chosen.get(label, 0)] for label, values in tables.domains.items()}
 
 

@@ -198,7 +198,7 @@ class KDLDartsModule(DartsLightningModule):
             "temperature": self.softmax.temperature,
             "probabilities": {label: [float(v) for v in p] for label, p in probabilities.items()},
             "entropy": sum(entropy.values()) / len(entropy),
-            "skips": sum(1 for value in likely.values() if value is False or value in ("skip", "none")),
+            "skips": sum(1 for value in likely.values() if value is False or value in ("skip_connect", "none")),
             "expected": expected,
             "likely": self.tables.exact(likely),
         }

@@ -56,7 +56,8 @@ class SearchSpace(ModelSpace):
     def domains(self) -> dict[str, list[Any]]:
         """The values of every choice, by label, in a defined order."""
         if not hasattr(self, "_domains"):
-            self._domains = {label: list(choice.values) for label, choice in self.simplify().items()}
+            # NNI's labels are a class of their own, which a checkpoint loaded with weights_only refuses.
+            self._domains = {str(label): list(choice.values) for label, choice in self.simplify().items()}
         return self._domains
 
     def check(self, choices: Mapping[str, Any]) -> Choices:

@@ -52,7 +52,7 @@ class Study:
             warnings.simplefilter("ignore")
             self.study = optuna.create_study(
                 study_name="kdnas", storage=f"sqlite:///{directory / 'study.db'}", direction="maximize",
-                load_if_exists=True, pruner=optuna.pruners.MedianPruner(settings.startup_trials, 0),
+                load_if_exists=True, pruner=optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=1),
             )  # fmt: skip
 
     def run(self, on_trial: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:

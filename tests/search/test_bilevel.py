@@ -1,5 +1,6 @@
 """The bilevel step: who moves when, what is computed, the order of the alphas, the penalty, the temperature."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from kdnas import config
 from kdnas.search.relax import Annealing, TemperedSoftmax
 from kdnas.search.strategy import KDLDartsModule, SearchTask, penalty
 from kdnas.space import list_spaces
-import itertools
 
 
 def test_each_level_moves_and_differentiates_its_own_parameters_alone(

@@ -42,6 +42,12 @@ def test_a_search_ends_inside_the_budgets(name: str, world: World, tmp_run: Path
     (row,) = result.history
     assert row["epoch"] == 1 and row["temperature"] == pytest.approx(SEARCH.temperature[1])
     assert 0 <= row["entropy"] <= 1
+    likely = {
+        label: values[max(range(len(values)), key=row["probabilities"][label].__getitem__)]
+        for label, values in searcher.tables.domains.items()
+    }
+    assert row["likely"] == searcher.tables.exact(likely)
+    assert row["skips"] == sum(value in ("none", "skip_connect") or value is False for value in likely.values())
     for label, values in searcher.tables.domains.items():
         assert len(row["probabilities"][label]) == len(values)
         assert sum(row["probabilities"][label]) == pytest.approx(1, abs=1e-5)

@@ -75,7 +75,7 @@ class Loss(Section):
 class Search(Section):
     """KDL-DARTS."""
 
-    warmup_epochs: int = Field(3, ge=0, description="epochs of weights alone, before the architecture moves")
+    warmup_epochs: int = Field(5, ge=0, description="epochs of weights alone, before the architecture moves")
     epochs: int = Field(6, ge=1, description="epochs of both levels")
     steps: int = Field(20, ge=1, description="bilevel steps in an epoch")
     batch_size: int = Field(64, ge=2, description="images per step and level")
@@ -184,7 +184,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.limit": 600, "data.labels": 200, "adapt.method": "probe", "adapt.image_size": 32, "knowledge.views": 2,
         "search.warmup_epochs": 1, "search.epochs": 2, "search.steps": 4, "search.batch_size": 32,
         "tune.trials": 4, "tune.startup_trials": 2, "tune.epochs": 2, "tune.steps": 2, "tune.check": 2,
-        "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 32, "distill.link_batch_size": 32,
+        "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 32,
+        "distill.link_batch_size": 32,
         "evaluate.draws": 2, "evaluate.snrs_db": [0.0, 10.0], "evaluate.lengths": [16, 64],
     },
     # Minutes on two cores.

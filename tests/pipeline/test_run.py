@@ -107,7 +107,8 @@ def test_a_penalty_weight_acts(tmp_path: Path) -> None:
     for weight in (0.0, 30.0):
         path = kdnas.api.search(
             preset="smoke", device="mcu", out=tmp_path / f"run{weight}", threads=1,
-            **tiny, **{"search.penalty.params": weight, "search.penalty.macs": weight, "search.alpha_learning_rate": 0.5},
+            **tiny, **{"search.penalty.params": weight, "search.penalty.macs": weight},
+            **{"search.alpha_learning_rate": 0.5},
         )  # fmt: skip
         report = json.loads((path / "stages" / "search.json").read_text())
         costs.append(report["history"][-1]["expected"]["params"])

@@ -32,7 +32,7 @@ def section() -> str:
     seeds = len({row["seed"] for row in document["rows"]})
     lines = [
         f"`quick` on `fashion-mini` with {labels:,} labels, {seeds} seeds, mean ± std; test accuracy in % over AWGN at "
-        "10 dB and 64 complex symbols per image. Costs are those of the whole transmitter (encoder and channel encoder).",
+        "10 dB and 64 complex symbols per image. Costs are those of the whole transmitter (encoder + channel encoder).",
         "",
         "| device class | kdnas | without distillation | gain (points) | teacher, no channel | parameters | MACs (M) "
         "| peak SRAM (kB) | flash (kB) |",

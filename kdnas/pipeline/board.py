@@ -60,4 +60,4 @@ def add_figures(directory: Path, files: Sequence[Path]) -> None:
 
     with _writer(directory, "figures") as writer:
         for path in files:
-            writer.add_image(path.stem, np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+            writer.add_image(f"figures/{path.stem}", np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")

@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 
+from kdnas.run.paths import cache_dir
+
 # glibc's mallopt keys (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 1 << 30
@@ -21,6 +23,7 @@ def configure_process(threads: int | None = None) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # else it writes to the home directory
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     if sys.platform.startswith("linux"):

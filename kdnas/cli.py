@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,9 @@ Resume = Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go
 ArchitectureFile = Annotated[
     Path | None, typer.Option("--architecture", help="An architecture.json of your own instead of a search.")
 ]
+WeightsFile = Annotated[
+    Path | None, typer.Option("--weights", help="With --architecture: safetensors weights from which stage 1 starts.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -61,7 +65,8 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"kdnas: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            hint = f"; go on with: kdnas {command.__name__} --resume {_last_run}" if _last_run else ""
+            begun = _last_run is not None and (_last_run / "run.json").exists()
+            hint = f"; go on with: kdnas {command.__name__} --resume {shlex.quote(str(_last_run))}" if begun else ""
             typer.echo(f"\nkdnas: stopped{hint}", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output went away (| head)
@@ -90,7 +95,7 @@ def _print(value: Any) -> None:
 
 def _go(
     verb: str, given: Mapping[str, Any], config: Path | None, pairs: list[str] | None, out: Path | None,
-    resume: Path | None, as_json: bool, architecture: Path | None = None,
+    resume: Path | None, as_json: bool, **extra: Path | None,
 ) -> None:  # fmt: skip
     global _last_run
     from kdnas.config import load_config, make_settings, parse_assignments
@@ -102,8 +107,8 @@ def _go(
         _last_run = out or api.default_directory(make_settings(layers), verb)
     else:
         _last_run = resume
-    extra = {"architecture": architecture} if architecture is not None else {}
-    path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **extra, **layers)
+    own = {key: value for key, value in extra.items() if value is not None}
+    path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **own, **layers)
     _finish(verb, path, as_json)
 
 
@@ -181,7 +186,7 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
         preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
         resume: Resume = None, json_: Json = False,
-        architecture: ArchitectureFile = None,
+        architecture: ArchitectureFile = None, weights: WeightsFile = None,
     ) -> None:  # fmt: skip
         given = {
             "device": device,
@@ -191,7 +196,7 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
             "preset": preset,
             "seed": seed,
         }
-        _go(verb, given, config, set_, out, resume, json_, architecture)
+        _go(verb, given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
 
     chosen = with_architecture if takes_architecture else command
     chosen.__name__ = verb

@@ -86,7 +86,6 @@ class Search(Section):
     temperature: tuple[Positive, Positive] = Field(
         (1.0, 0.02), description="softmax temperature at the start and the end"
     )
-    order: Literal[1] = Field(1, description="order of the bilevel gradient")
     penalty: dict[str, NotNegative] = Field(
         default_factory=lambda: {"params": 0.3, "macs": 0.3, "sram_bytes": 0.3},
         description="lambda_c: weight of the complexity penalty, by cost",
@@ -115,7 +114,9 @@ class Tune(Section):
 class Distill(Section):
     """The two stages of robust knowledge distillation."""
 
-    init: Literal["scratch", "inherited"] = Field("scratch", description="where the encoder's weights start")
+    init: Literal["scratch", "inherited"] = Field(
+        "scratch", description="where the encoder's weights start (without distillation always from scratch)"
+    )
     steps: int = Field(100, ge=1, description="steps in an epoch, both stages")
     labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
     weight_decay: float = Field(0.01, ge=0, description="of both stages")

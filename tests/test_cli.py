@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -49,9 +51,11 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
 
 
 def test_a_bad_device_file_is_named_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text('name = "own"\n[hardware]\nmacs_per_s = "fast"\n')
+    shipped = files("kdnas.device") / "classes" / "wearable.toml"
+    text = re.sub(r"(?m)^macs_per_s = .*$", 'macs_per_s = "fast"', shipped.read_text())
+    (tmp_path / "own.toml").write_text(text)
     result = runner.invoke(app, ["show", "device", str(tmp_path / "own.toml")])
-    assert result.exit_code == 2 and "own.toml" in result.stderr and "line" in result.stderr
+    assert result.exit_code == 2 and "own.toml: line " in result.stderr and "macs_per_s" in result.stderr
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

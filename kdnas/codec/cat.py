@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from kdnas.channel import power_normalise, prefix_mask
@@ -56,13 +57,12 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Tokens (B, T, W) and condition (B, C) to tokens (B, T, W)."""
-        batch, count, width = tokens.shape
+        width = tokens.shape[-1]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)[:, None].chunk(6, -1)
         normed = F.layer_norm(tokens, (width,)) * (1 + scale_a) + shift_a
-        qkv = self.qkv(normed).view(batch, count, 3, self.heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, T, W / heads) each
+        query, key, value = rearrange(self.qkv(normed), "b t (three h d) -> three b h t d", three=3, h=self.heads)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + gate_a * self.out(mixed.transpose(1, 2).reshape(batch, count, width))
+        tokens = tokens + gate_a * self.out(rearrange(mixed, "b h t d -> b t (h d)"))
         normed = F.layer_norm(tokens, (width,)) * (1 + scale_m) + shift_m
         return tokens + gate_m * self.down(F.gelu(self.up(normed)))
 

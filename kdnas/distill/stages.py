@@ -234,10 +234,12 @@ class Distiller:
             link, snr_db, tuple(channels), s.encoder_rate == 0, lessons=self.lessons, loss=knowledge,
             splits=self.splits, rates=rates, weight_decay=s.weight_decay, total_steps=s.link_epochs * s.steps,
         )  # fmt: skip
+        channels_last(encoder)
         self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
         return link.eval()
 
     def _fit(self, stage: _Stage, loader: DataLoader[Batch], epochs: int, name: str) -> None:
+        stage.train()  # Lightning leaves the mode as it finds it, and stage 1 ends in evaluation mode
         fit(
             stage, loader, epochs=epochs, directory=self.directory, name=name, accelerator=self.accelerator,
             progress=self.progress,

@@ -45,9 +45,7 @@ class Lessons:
         self.dataset, self.views, self.store, self.n_views = dataset, views, store, n_views
         self.posterior = posterior
 
-    def __call__(
-        self, batch: Batch, device: torch.device, teacher: bool = True, pixels: bool = True
-    ) -> Lesson:
+    def __call__(self, batch: Batch, device: torch.device, teacher: bool = True, pixels: bool = True) -> Lesson:
         """The lesson of ``batch`` on ``device``.
 
         Args:

@@ -10,6 +10,7 @@ from kdnas.device import load_device
 from kdnas.errors import InputError
 from kdnas.run.directory import RunDirectory
 from kdnas.run.process import configure_process
+from kdnas.space import Architecture
 
 Say = Callable[[str], None]
 
@@ -41,27 +42,50 @@ def _go(
     say: Say,
     progress: bool,
     architecture: str | Path | None = None,
+    weights: str | Path | None = None,
 ) -> Path:
+    if weights is not None:
+        if architecture is None or resume is not None:
+            raise InputError("weights of an encoder go with its architecture, in a new run")
+        given = {**given, "distill.init": "inherited"}
+    own = Architecture.load(architecture).hash if architecture is not None else None
     if resume is not None:
         directory = RunDirectory.open(Path(resume))
         settings = make_settings(directory.settings)
+        if own is not None and own != directory.document.get("architecture"):
+            raise InputError(f"{resume} was not begun with this architecture: leave it out, or start a new run")
+        if load_device(settings.device).hash != directory.document.get("device", load_device(settings.device).hash):
+            raise InputError(f"the device file {settings.device} was changed since {resume} began: start a new run")
         for key, value in given.items():
             if make_settings(directory.settings, {key: value}) != settings:
                 raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
     else:
-        settings = make_settings(given)
-        load_device(settings.device)  # refused before anything is written or imported
+        settings = make_settings(_absolute(make_settings(given)))
+        device = load_device(settings.device)  # refused before anything is written or imported
         directory = RunDirectory.create(
             Path(out) if out is not None else default_directory(settings, verb),
             settings.model_dump(mode="json"),
+            {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json")},
         )
     try:
-        _through(STAGES[verb], directory, settings, say, progress, architecture)
+        _through(STAGES[verb], directory, settings, say, progress, architecture, weights)
     except InputError:
         if resume is None:
             directory.discard()  # nothing was computed: the corrected command can use the same place
         raise
     return directory.path
+
+
+def _absolute(settings: Settings) -> dict[str, Any]:
+    """All settings, with paths that also hold when a run is resumed from another directory."""
+    flat = settings.model_dump(mode="json")
+    if Path(settings.device).suffix == ".toml":
+        flat["device"] = str(Path(settings.device).resolve())
+    if settings.data.root is not None:
+        flat["data"]["root"] = str(settings.data.root.resolve())
+    elif settings.dataset.startswith("folder:"):
+        flat["dataset"] = f"folder:{Path(settings.dataset.removeprefix('folder:')).resolve()}"
+    return flat
 
 
 def _through(
@@ -71,26 +95,29 @@ def _through(
     say: Say,
     progress: bool,
     architecture: str | Path | None,
+    weights: str | Path | None,
 ) -> None:
     configure_process(settings.threads)
     from kdnas.pipeline import stages
     from kdnas.pipeline.context import Context
-    from kdnas.space.architecture import Architecture
 
     context = Context(settings, directory, progress)
     steps: dict[str, Callable[[Context, Say], None]] = {
         "teach": stages.teach, "tune": stages.tune, "search": stages.search, "distill": stages.distill,
         "no-kd": stages.baseline, "evaluate": stages.evaluate, "plot": stages.plot,
     }  # fmt: skip
-    if not settings.tune.enabled and "search" in names:
-        names = [name for name in names if name != "tune"]
-    if architecture is not None and not (directory.path / "architecture.json").exists():
-        Architecture.load(architecture).save(directory.path / "architecture.json")
+    context.check()
     if architecture is not None:
-        stages.architecture_of(context)
+        found = stages.architecture_of(context, Path(architecture))
+        if weights is not None:
+            network = found.network()
+            stages.load_into(network, Path(weights))
+            stages.save_weights(directory.path / "inherited.safetensors", network.state_dict())
+        found.save(directory.path / "architecture.json")
+    if directory.document.get("architecture"):
         names = [name for name in names if name not in ("tune", "search")]
-    # Everything that can be refused is refused before anything is trained.
-    _ = context.device, context.encoder_budgets
+    elif "search" in names and (not settings.tune.enabled or directory.report("search") is not None):
+        names = [name for name in names if name != "tune"]  # a study after the search would act on nothing
     for number, name in enumerate(names, 1):
         if directory.report(name) is not None:
             say(f"[{number}/{len(names)}] {name}: done before")
@@ -106,6 +133,7 @@ def run(
     say: Say = _quiet,
     progress: bool = False,
     architecture: str | Path | None = None,
+    weights: str | Path | None = None,
     **settings: Any,
 ) -> Path:
     """The whole way for one device class: teach, tune, search, distil, baseline, evaluate, plot.
@@ -116,6 +144,7 @@ def run(
         say: Called with a line of progress now and then.
         progress: Show progress bars.
         architecture: An ``architecture.json`` of one's own, instead of tuning and searching.
+        weights: A safetensors file for that architecture's encoder, from which stage 1 starts.
         settings: By (dotted) key, as in a config file: ``run(device="mcu", **{"data.labels": 500})``.
 
     Returns:
@@ -125,7 +154,7 @@ def run(
         InputError: Something given is wrong; nothing was lost.
         KeyboardInterrupt: Stopped by the user; ``resume`` goes on.
     """
-    return _go("run", settings, out, resume, say, progress, architecture)
+    return _go("run", settings, out, resume, say, progress, architecture, weights)
 
 
 def teach(
@@ -171,10 +200,11 @@ def distill(
     say: Say = _quiet,
     progress: bool = False,
     architecture: str | Path | None = None,
+    weights: str | Path | None = None,
     **settings: Any,
 ) -> Path:
     """Distil an architecture in both stages; searched first unless one is given; as ``run``."""
-    return _go("distill", settings, out, resume, say, progress, architecture)
+    return _go("distill", settings, out, resume, say, progress, architecture, weights)
 
 
 def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
@@ -196,8 +226,9 @@ def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
     directory = RunDirectory.open(Path(run))
     if not (directory.path / "link.json").exists():
         raise InputError(f"{run} has no link yet: finish it with `kdnas run --resume {run}`")
-    context = Context(make_settings(directory.settings), directory, progress=False)
-    stages.evaluate(context, say)
+    settings = make_settings(directory.settings)
+    configure_process(settings.threads)
+    stages.evaluate(Context(settings, directory, progress=False), say)
     return directory.path / "results.json"
 
 
@@ -219,6 +250,8 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
+    if source.is_dir() and out is not None:
+        raise InputError("the figures of a run go into its own folder: leave out --out")
     return plot_run(source) if source.is_dir() else plot_published(source, out or source.parent)
 
 
@@ -258,7 +291,6 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     """
     from kdnas.codec import CAT, channel_encoder_steps
     from kdnas.cost import CostTables, exact_costs, layer_table
-    from kdnas.space.architecture import Architecture
     from kdnas.zoo import resolve
 
     path = Path(architecture)

@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from kdnas.knowledge.lessons import Lessons
 from kdnas.ops import Step
 from kdnas.run.directory import RunDirectory
 from kdnas.run.seeds import seeded
+from kdnas.search.derive import derive
 from kdnas.search.engine import Searcher
 from kdnas.space.base import SearchSpace
 from kdnas.space.registry import make_space
@@ -77,7 +79,7 @@ class Context:
                 **s.adapt.options,
             )  # fmt: skip
         except TypeError as error:
-            if "unexpected keyword" not in str(error):
+            if "keyword" not in str(error):
                 raise
             raise InputError(f"adapt.options: {str(error).partition(') ')[2] or error}") from None
         return teacher
@@ -154,7 +156,7 @@ class Context:
         left = {}
         for name, limit in self.device.budgets.items():
             own = self.channel_costs[name]
-            if own > limit:
+            if own >= limit:
                 raise InputError(
                     f"the channel encoder alone needs {own:.6g} of the {name} budget {limit:.6g} of "
                     f"{self.device.name}: make it smaller with --set codec.width=…"
@@ -165,6 +167,19 @@ class Context:
     def transmitter_costs(self, encoder_steps: list[Step]) -> dict[str, float]:
         """Costs of encoder and channel encoder, one after the other."""
         return exact_costs([*encoder_steps, *self.channel_steps], self.device.latency_s)
+
+    def check(self) -> None:
+        """Refuse what can be refused before anything is trained.
+
+        Raises:
+            InputError: An unknown device, data set, space or option, labels that the data lack, or budgets that no
+                architecture of the space fits.
+        """
+        if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
+            raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
+        _ = self.splits, self.space
+        flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}
+        derive(self.tables, flat, self.encoder_budgets)
 
     @cached_property
     def searcher(self) -> Searcher:

@@ -78,7 +78,11 @@ def tune(context: Context, say: Say) -> None:
             else None
         )
     weights = ", ".join(f"{name} {value:.3g}" for name, value in best["parameters"].items())
-    say(f"best weights: {weights}; {report['feasible']} feasible, {report['pruned']} pruned of {len(rows)} trials")
+    rho = report["rank_correlation"]
+    ranks = "" if rho is None else f"; rank correlation with full training {rho:.2f} on {len(report['ranks'])}"
+    say(
+        f"best weights: {weights}; {len(rows)} trials, {report['feasible']} feasible, {report['pruned']} pruned{ranks}"
+    )
 
 
 def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,10 +118,10 @@ def search(context: Context, say: Say) -> None:
     loss, settings = s.loss, s.search
     if tuned:
         found = tuned["best"]["parameters"]
-        loss = loss.model_copy(update={"kd": found["kd"]})
+        loss = loss.model_copy(update={"kd": found.get("kd", loss.kd)})
         prefix = "penalty."
         penalty = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-        settings = settings.model_copy(update={"penalty": penalty})
+        settings = settings.model_copy(update={"penalty": {**settings.penalty, **penalty}})
     with context.directory.stage("search") as report:
         result = context.searcher.run(
             settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=_warmed(context),
@@ -143,15 +147,25 @@ def search(context: Context, say: Say) -> None:
     )
 
 
-def architecture_of(context: Context) -> Architecture:
-    """The run's architecture, checked against its space and data."""
-    found = Architecture.load(context.path / "architecture.json")
+def architecture_of(context: Context, path: Path | None = None) -> Architecture:
+    """The run's architecture (or the one in ``path``), checked against its space, data and budgets.
+
+    Raises:
+        InputError: It is of another space or image shape, its choices are not the space's, or it breaks a budget.
+    """
+    path = path or context.path / "architecture.json"
+    found = Architecture.load(path)
     if found.options != context.space_options or found.space != context.settings.space:
         raise InputError(
-            f"{context.path / 'architecture.json'} is of space {found.space!r} with options {found.options}; this run "
-            f"needs {context.settings.space!r} with {context.space_options}"
+            f"{path} is of space {found.space!r} with options {found.options}; this run needs "
+            f"{context.settings.space!r} with {context.space_options}"
         )
-    context.space.check(found.choices)
+    costs = context.tables.exact(context.space.check(found.choices))
+    for name, limit in context.encoder_budgets.items():
+        if costs[name] > limit:
+            raise InputError(
+                f"{path} needs {costs[name]:.6g} of the encoder's {name} budget {limit:.6g} on {context.device.name}"
+            )
     return found
 
 

@@ -30,8 +30,13 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, settings: dict[str, Any]) -> "RunDirectory":
+    def create(cls, path: Path, settings: dict[str, Any], more: dict[str, Any] | None = None) -> "RunDirectory":
         """A new run directory.
+
+        Args:
+            path: Where.
+            settings: Resolved.
+            more: What else ``run.json`` shall hold.
 
         Raises:
             InputError: There is a run already, or the directory cannot be written.
@@ -40,7 +45,7 @@ class RunDirectory:
             raise InputError(f"{path} holds a run already: go on with --resume {path}, or choose another --out")
         write_json(
             path / "run.json",
-            {"schema": 1, "settings": settings, "versions": versions(), "git": git_revision(),
+            {"schema": 1, "settings": settings, **(more or {}), "versions": versions(), "git": git_revision(),
              "platform": platform.platform(), "cpus": os.cpu_count(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
         )  # fmt: skip
         return cls(path)
@@ -64,12 +69,17 @@ class RunDirectory:
                 self.path.rmdir()
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that the run was made with."""
+    def document(self) -> dict[str, Any]:
+        """All of ``run.json``."""
         document = read_json(self.path / "run.json")
         if not isinstance(document, dict) or not isinstance(document.get("settings"), dict):
             raise InputError(f"{self.path / 'run.json'} holds no settings: it may be damaged")
-        return document["settings"]
+        return document
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the run was made with."""
+        return self.document["settings"]
 
     def report(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage reported; None where it is not finished."""

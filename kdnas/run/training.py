@@ -1,7 +1,10 @@
 """The one training loop: Lightning, with a checkpoint after every epoch and a bit-exact way back into it."""
 
+import io
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import InputError
+from kdnas.run.files import atomic_write
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -51,13 +55,22 @@ def make_trainer(
     import torch
     from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
     from pytorch_lightning.loggers import TensorBoardLogger
+    from pytorch_lightning.plugins.io import TorchCheckpointIO
 
     quiet()
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoints = directory / "checkpoints"
+
+    class AtomicCheckpoints(TorchCheckpointIO):
+        """Lightning's own goes through the temporary folder, and a kill can leave a half file behind."""
+
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            buffer = io.BytesIO()
+            torch.save(checkpoint, buffer)
+            atomic_write(path, buffer.getvalue())
+
     keep = ModelCheckpoint(
-        dirpath=checkpoints, filename=name, every_n_epochs=1, save_top_k=1, save_on_train_epoch_end=True,
+        dirpath=directory / "checkpoints", filename=name, every_n_epochs=1, save_top_k=1, save_on_train_epoch_end=True,
         enable_version_counter=False,
     )  # fmt: skip
     return (trainer_class or pl.Trainer)(
@@ -72,6 +85,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         default_root_dir=directory,
+        plugins=[AtomicCheckpoints()],
         **kwargs,
     )
 
@@ -126,23 +140,23 @@ def fit(
     """
     trainer = make_trainer(directory, name, epochs=epochs, accelerator=accelerator, progress=progress, **kwargs)
     resume = checkpoint_path(directory, name)
-    with interruptible(resume):
+    with interruptible():
         trainer.fit(module, loader, val_loader, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def interruptible(resume: Path | None) -> Iterator[None]:
-    """Around a call of ``Trainer.fit``: Ctrl-C stays Ctrl-C, and a damaged checkpoint is named."""
+def interruptible() -> Iterator[None]:
+    """Around a call of ``Trainer.fit``: Ctrl-C stays Ctrl-C (Lightning turns it into exit(1), and ignores it after)."""
+    handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit:  # Lightning turns Ctrl-C into exit(1)
+    except SystemExit:
         raise KeyboardInterrupt from None
-    except (RuntimeError, EOFError) as error:
-        if resume is not None and ("PytorchStreamReader" in str(error) or "archive" in str(error)):
-            raise InputError(f"the checkpoint {resume} is damaged: remove it and resume again") from None
-        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def channels_last(module: "nn.Module") -> "nn.Module":

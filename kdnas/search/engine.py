@@ -227,7 +227,7 @@ class Searcher:
                 if missing:
                     raise InputError(f"the warmed-up supernet is of another space: it lacks {missing[0]}")
             if trainer.max_epochs:
-                with interruptible(resume):
+                with interruptible():
                     strategy.run()
         module = strategy.oneshot_module
         assert isinstance(module, KDLDartsModule)

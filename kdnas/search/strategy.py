@@ -215,6 +215,8 @@ class KDLDartsModule(DartsLightningModule):
             scalars[f"likely cost over budget/{name}"] = row["likely"][name] / budget
         if "accuracy" in row:
             scalars["search/derived accuracy"] = row["accuracy"]
+            for name, budget in self.budgets.items():
+                scalars[f"derived cost over budget/{name}"] = row["derived"][name] / budget
         self.log_dict({name: float(value) for name, value in scalars.items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

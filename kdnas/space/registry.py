@@ -31,4 +31,7 @@ def make_space(name: str, **options: Any) -> SearchSpace:
     for option in options:
         if option not in cls.option_names:
             raise InputError(f"space {name!r} has no option {option!r}; it takes {', '.join(cls.option_names)}")
-    return cls(**options)
+    try:
+        return cls(**options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise InputError(f"space {name!r} refuses its options {options}: {error}") from None

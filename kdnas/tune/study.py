@@ -31,7 +31,7 @@ class Study:
         loss: Its ``kd`` is replaced by each trial's.
         settings: Of the study.
         directory: The run directory; the study is kept in ``study.db``, so that a stopped one goes on.
-        seed: The sampler of trial n is seeded from (seed, n), stopped or not.
+        seed: Trial n is a function of (seed, n) and of the trials before it, whether the study was stopped or not.
     """
 
     def __init__(
@@ -64,26 +64,28 @@ class Study:
         for dead in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
             self.study.tell(dead.number, state=optuna.trial.TrialState.FAIL)  # of a process that died
         while len(self.rows()) < self.settings.trials:
-            number = len(self.study.get_trials(deepcopy=False))
+            # A trial that died is not counted, so its successor repeats it to the bit: same weights, batches and name.
+            index = len(self.rows())
             self.study.sampler = optuna.samplers.TPESampler(
-                seed=seed_of(self.seed, "trial", number) % 2**32,
+                seed=seed_of(self.seed, "trial", index) % 2**32,
                 n_startup_trials=self.settings.startup_trials,
             )
             trial = self.study.ask()
+            (self.directory / "checkpoints" / "trials" / f"{index:03d}.ckpt").unlink(missing_ok=True)
             try:
-                self.study.tell(trial, self._search(trial).accuracy_derived)
+                self.study.tell(trial, self._search(trial, index).accuracy_derived)
             except optuna.TrialPruned:
                 self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             on_trial(self.rows()[-1])
         return self.rows()
 
-    def _search(self, trial: optuna.trial.Trial) -> SearchResult:
-        kd = trial.suggest_float("kd", *KD_RANGE, log=True)
-        weights = {
-            name: trial.suggest_float(f"penalty.{name}", *PENALTY_RANGE, log=True)
-            for name in PENALISED
-            if name in self.searcher.budgets
-        }
+    def _search(self, trial: optuna.trial.Trial, index: int) -> SearchResult:
+        # What the user set to 0 is an ablation: it stays 0.
+        kd = trial.suggest_float("kd", *KD_RANGE, log=True) if self.loss.kd > 0 else 0.0
+        weights = dict(self.search.penalty)
+        for name in PENALISED:
+            if name in self.searcher.budgets and weights.get(name, 0) > 0:
+                weights[name] = trial.suggest_float(f"penalty.{name}", *PENALTY_RANGE, log=True)
 
         def on_epoch(epoch: int, accuracy: float, likely: dict[str, float]) -> None:
             trial.report(accuracy, epoch)
@@ -93,8 +95,8 @@ class Study:
 
         result = self.searcher.run(
             self.search.model_copy(update={"penalty": weights}), self.loss.model_copy(update={"kd": kd}),
-            self.directory, f"trials/{trial.number:03d}", weights=self.weights, on_epoch=on_epoch, progress=False,
-            key=f"trial-{trial.number}",
+            self.directory, f"trials/{index:03d}", weights=self.weights, on_epoch=on_epoch, progress=False,
+            key=f"trial-{index}",
         )  # fmt: skip
         self._constrain(trial, result.likely)
         trial.set_user_attr("choices", result.choices)
@@ -112,7 +114,7 @@ class Study:
         ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         return [
             {
-                "trial": t.number,
+                "trial": index,
                 "state": t.state.name.lower(),
                 "accuracy": t.value if t.state is ended[0] else None,
                 "parameters": t.params,
@@ -121,7 +123,7 @@ class Study:
                 "epochs": len(t.intermediate_values),
                 **{key: t.user_attrs.get(key) for key in ("choices", "costs", "likely", "gap")},
             }
-            for t in self.study.get_trials(deepcopy=False, states=ended)
+            for index, t in enumerate(self.study.get_trials(deepcopy=False, states=ended))
         ]
 
     def best(self) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     from kdnas.pipeline import api
 
     def stopped(**kwargs: object) -> Path:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "run.json").write_text("{}")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "run", stopped)

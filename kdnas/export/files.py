@@ -21,6 +21,7 @@ from kdnas.errors import InputError
 from kdnas.export.source import encoder_source
 from kdnas.link import Link
 from kdnas.run.files import atomic_write, sha256_file, write_json
+from kdnas.run.tensors import read_tensors
 from kdnas.space import Architecture
 
 SCHEMA = 1
@@ -160,8 +161,6 @@ def load_architecture(path: str | Path) -> Architecture:
             architecture.make_space().check(architecture.choices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: the options do not fit the space {architecture.space!r} ({_line(error)})") from None
     return architecture
 
 
@@ -171,7 +170,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     Raises:
         InputError: The file is missing or damaged, or a tensor is missing, unknown, or of another shape.
     """
-    state = _read_weights(path)
+    state = read_tensors(path)
     _check_fit(network, state, str(path))
     network.load_state_dict(state)
 
@@ -204,7 +203,7 @@ def load_link(directory: str | Path) -> Link:
         raise InputError(f"{directory / 'link.json'}: the codec's settings are wrong ({_line(error)})") from None
     link = Link(nn.Identity(), codec.encoder, codec.decoder, semantic_decoder)
     halves, path = _halves(link), directory / "link.safetensors"
-    state = _read_weights(path)
+    state = read_tensors(path)
     _check_fit(halves, state, str(path))
     halves.to_empty(device="cpu").load_state_dict(state)
     link.encoder = _encoder(directory, info)
@@ -285,20 +284,6 @@ def _checked(text: str, source: str) -> LinkInfo:
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(
             f"{source}: {where + ': ' if where else ''}{first['msg']}; get or export the link again"
-        ) from None
-
-
-def _read_weights(path: str | Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: give a .safetensors file") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is truncated or no safetensors file ({_line(error)}): get or export it again"
         ) from None
 
 

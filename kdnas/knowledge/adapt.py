@@ -22,6 +22,7 @@ from kdnas.knowledge.teacher import (
 )
 from kdnas.run.files import hash_of
 from kdnas.run.paths import cache_dir
+from kdnas.run.tensors import torch_device
 
 EPOCHS = 10  # of fine-tuning, for checkpoints and logs: its length is set in steps
 PROBED = 1 << 16  # feature vectors that the linear probe learns from, at most (or one view)
@@ -92,8 +93,7 @@ def adapt(
     if min(n_views, steps, batch_size) < 1 or image_size < 28:
         raise InputError("adapt: n_views, steps and batch_size must be at least 1, image_size at least 28")
     started = time.perf_counter()
-    wanted = accelerator == "cuda" or (accelerator == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if wanted else "cpu")
+    device = torch_device(accelerator)
     backbone = load_backbone(name)
     if method == "probe" and not backbone.pretrained:
         raise InputError(f"the teacher {name} has no pretrained weights: set adapt.method = 'finetune'")

@@ -98,8 +98,10 @@ def _through(
     weights: str | Path | None,
 ) -> None:
     configure_process(settings.threads)
+    from kdnas.export import load_weights
     from kdnas.pipeline import stages
     from kdnas.pipeline.context import Context
+    from kdnas.run.tensors import write_tensors
 
     context = Context(settings, directory, progress)
     steps: dict[str, Callable[[Context, Say], None]] = {
@@ -111,8 +113,8 @@ def _through(
         found = stages.architecture_of(context, Path(architecture))
         if weights is not None:
             network = found.network()
-            stages.load_into(network, Path(weights))
-            stages.save_weights(directory.path / "inherited.safetensors", network.state_dict())
+            load_weights(network, weights)
+            write_tensors(directory.path / "inherited.safetensors", network.state_dict())
         found.save(directory.path / "architecture.json")
     if directory.document.get("architecture"):
         names = [name for name in names if name not in ("tune", "search")]

@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdnas import config
 from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
-from kdnas.export import load_link, save_link
+from kdnas.export import load_link, load_weights, save_link
 from kdnas.link import Link
 from kdnas.pipeline import board
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
-from kdnas.run.files import atomic_write, hash_of, sha256_file, write_json
+from kdnas.run.files import hash_of, sha256_file, write_json
 from kdnas.run.seeds import seeded
+from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 from kdnas.space.architecture import Architecture
 from kdnas.tune.study import Study
 
@@ -49,8 +48,8 @@ def _warmed(context: Context) -> dict[str, Tensor]:
     if not path.exists():
         s = context.settings
         weights = context.searcher.warm_up(s.search, s.loss, context.path, "warm-up", progress=context.progress)
-        save_weights(path, weights)
-    return load_weights(path)
+        write_tensors(path, weights)
+    return read_tensors(path)
 
 
 def tune(context: Context, say: Say) -> None:
@@ -80,9 +79,7 @@ def tune(context: Context, say: Say) -> None:
     weights = ", ".join(f"{name} {value:.3g}" for name, value in best["parameters"].items())
     rho = report["rank_correlation"]
     ranks = "" if rho is None else f"; rank correlation with full training {rho:.2f} on {len(report['ranks'])}"
-    say(
-        f"best weights: {weights}; {len(rows)} trials, {report['feasible']} feasible, {report['pruned']} pruned{ranks}"
-    )
+    say(f"best weights: {weights}; {len(rows)} trials, {report['feasible']} feasible, {report['pruned']} pruned{ranks}")
 
 
 def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -131,7 +128,7 @@ def search(context: Context, say: Say) -> None:
             s.space, context.space_options, result.choices, result.costs,
             {"data": context.dataset.hash, "teacher": context.teacher.hash, "device": context.device.hash},
         )  # fmt: skip
-        save_weights(context.path / "inherited.safetensors", result.network.state_dict())
+        write_tensors(context.path / "inherited.safetensors", result.network.state_dict())
         architecture.save(context.path / "architecture.json")
         report |= {
             "choices": result.choices, "costs": result.costs, "likely": result.likely, "penalty": settings.penalty,
@@ -176,7 +173,7 @@ def distill(context: Context, say: Say) -> None:
         architecture = architecture_of(context)
         network = fresh(context, architecture.choices)
         if s.distill.init == "inherited":
-            load_into(network, context.path / "inherited.safetensors")
+            load_weights(network, context.path / "inherited.safetensors")
         link = _both_stages(context, network, s.loss, "kdnas")
         _save(context, context.path, architecture, link)
         report |= {"encoder": sha256_file(context.path / "encoder.safetensors")}
@@ -202,11 +199,11 @@ def _both_stages(context: Context, network: nn.Module, loss: config.Loss, name: 
     knowledge = distiller.knowledge_loss(loss)
     whole = nn.ModuleDict({"encoder": network, "classifier": classifier, "loss": knowledge})
     if kept.exists():
-        load_into(whole, kept)
+        load_weights(whole, kept)
     else:
         trained, knowledge = distiller.clean(network, loss, f"{name}/stage1")
         whole["classifier"], whole["loss"] = trained, knowledge
-        save_weights(kept, whole.state_dict())
+        write_tensors(kept, whole.state_dict())
     return distiller.through_link(
         network, whole["classifier"], knowledge, context.codec(), snr_db=context.device.link.snr_db,
         channels=context.device.link.channels, name=f"{name}/stage2",
@@ -234,11 +231,11 @@ def evaluate(context: Context, say: Say) -> None:
             if not (place / "link.json").exists():
                 continue
             curves += evaluate_link(
-                load_link(place).to(_device(s.accelerator)), images, labels, system=system,
+                load_link(place).to(torch_device(s.accelerator)), images, labels, system=system,
                 channels=device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths, draws=s.evaluate.draws,
                 batch_size=s.evaluate.batch_size, seed=s.seed,
             )  # fmt: skip
-        teacher = evaluate_teacher(context.teacher, images, labels, device=_device(s.accelerator))
+        teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher
         encoder_steps = context.tables.steps(architecture_of(context).choices)
         write_json(
@@ -287,38 +284,3 @@ def plot(context: Context, say: Say) -> None:
         board.add_figures(context.path, [path for path in written if path.suffix == ".png"])
         report["figures"] = [str(path.relative_to(context.path)) for path in written]
     say(f"drew {len(written)} figures")
-
-
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """A state dict as safetensors, atomically."""
-    atomic_write(path, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """A safetensors file.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot read the weights {path} ({error}): remove the file and resume the run") from None
-
-
-def load_into(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into ``module``; names and shapes must fit.
-
-    Raises:
-        InputError: It is damaged, or of another network.
-    """
-    try:
-        module.load_state_dict(load_weights(path))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise InputError(f"the weights {path} are of another network: {first}") from None
-
-
-def _device(accelerator: str) -> torch.device:
-    cuda = accelerator == "cuda" or (accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")

@@ -57,9 +57,9 @@ def make_trainer(
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+    from kdnas.run.tensors import torch_device
+
     quiet()
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
 
     class AtomicCheckpoints(TorchCheckpointIO):
         """Lightning's own goes through the temporary folder, and a kill can leave a half file behind."""
@@ -75,7 +75,7 @@ def make_trainer(
     )  # fmt: skip
     return (trainer_class or pl.Trainer)(
         max_epochs=epochs,
-        accelerator=accelerator,
+        accelerator=torch_device(accelerator).type,
         devices=1,
         logger=TensorBoardLogger(directory / "tensorboard", name=name, version=""),
         callbacks=[keep, *([RichProgressBar(leave=False)] if progress else []), *kwargs.pop("callbacks", [])],

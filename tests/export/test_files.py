@@ -159,7 +159,7 @@ def change(path: Path, edit: Callable[[dict], object]) -> None:
         (lambda d: (d.pop("hash"), d["choices"].update({"stage0/width": 13})), "13"),
         (lambda d: (d.pop("hash"), d.update(space="cell", options={})), "is it of another space"),
         (lambda d: (d.pop("hash"), d.update(space="else")), "unknown search space"),
-        (lambda d: (d.pop("hash"), d["options"].update(image_size="x")), "options do not fit"),
+        (lambda d: (d.pop("hash"), d["options"].update(image_size="x")), "space 'mobile' refuses its options"),
         (lambda d: d.update(schema=2), "schema"),
     ],
 )  # fmt: skip

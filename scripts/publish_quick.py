@@ -16,6 +16,7 @@ import torch
 
 from kdnas.config import make_settings
 from kdnas.errors import InputError
+from kdnas.evaluate import validate_published
 from kdnas.pipeline import api
 from kdnas.pipeline.context import Context
 from kdnas.run.directory import RunDirectory
@@ -30,12 +31,14 @@ def random_architectures(context: Context, count: int) -> list[dict[str, Any]]:
     """``count`` distinct choices drawn uniformly among those inside the encoder's budgets."""
     draw = generator(context.settings.seed, "random architectures")
     found: list[dict[str, Any]] = []
-    while len(found) < count:
+    for _ in range(100_000):
         choices = context.space.random(draw)
         costs = context.tables.exact(choices)
         if all(costs[name] <= limit for name, limit in context.encoder_budgets.items()) and choices not in found:
             found.append(choices)
-    return found
+        if len(found) == count:
+            return found
+    raise InputError(f"only {len(found)} of 100,000 random architectures fit {context.device.name}: ask for fewer")
 
 
 def finished(directory: Path, **settings: Any) -> dict[str, Any]:
@@ -120,7 +123,8 @@ def main() -> None:
         *map(str, given.seeds),
     ]
     words += ["--random", str(given.random), "--random-seeds", *map(str, given.random_seeds)]
-    write_json(given.out, {"command": " ".join(words), "rows": rows})
+    words += ["--preset", given.preset, "--dataset", given.dataset, "--labels", str(given.labels)]
+    write_json(given.out, validate_published({"command": " ".join(words), "rows": rows}))
     print(f"wrote {given.out}: {len(rows)} rows")
 
 

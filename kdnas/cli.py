@@ -362,12 +362,18 @@ def list_(
 def show(
     what: Annotated[str, typer.Argument(help="device | settings | architecture")],
     name: Annotated[str | None, typer.Argument(help="Which one; for settings, the preset.")] = None,
+    toml: Annotated[bool, typer.Option("--toml", help="With `device`: its file, to start one of your own.")] = False,
     json_: Json = False,
 ) -> None:
     """One thing in full: a device class, all settings, or an architecture."""
+    if toml and what != "device":
+        raise InputError("--toml goes with `kdnas show device NAME` only")
     if what == "device":
-        from kdnas.device import load_device
+        from kdnas.device import device_toml, load_device
 
+        if toml:
+            typer.echo(device_toml(name or "wearable"), nl=False)
+            return
         device = load_device(name or "wearable")
         document = {**device.model_dump(mode="json", exclude_none=True), "budgets": dict(device.budgets)}
     elif what == "settings":

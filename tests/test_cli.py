@@ -106,3 +106,10 @@ def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(api, "run", stopped)
     result = runner.invoke(app, ["run", "--preset", "smoke", "--out", str(tmp_path / "run")])
     assert result.exit_code == 130 and f"--resume {tmp_path / 'run'}" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["mcu", "wearable", "phone", "gateway"])
+def test_a_device_of_ones_own_starts_from_a_shipped_one(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(runner.invoke(app, ["show", "device", name, "--toml"]).stdout)
+    mine = runner.invoke(app, ["show", "device", str(tmp_path / "mine.toml"), "--json"])
+    assert json.loads(mine.stdout) == json.loads(runner.invoke(app, ["show", "device", name, "--json"]).stdout)

@@ -23,6 +23,16 @@ def _names() -> list[str]:
     return [entry.name.removesuffix(".toml") for entry in _CLASSES.iterdir() if entry.name.endswith(".toml")]
 
 
+def device_toml(name: str) -> str:
+    """The TOML text of a device class of the package: a start for one's own.
+
+    Raises:
+        InputError: No such class.
+    """
+    load_device(name)
+    return (_CLASSES / f"{name}.toml").read_text(encoding="utf-8")
+
+
 def load_device(name_or_path: str | Path) -> DeviceClass:
     """Load a device class by its name, or a user's own from a TOML file.
 

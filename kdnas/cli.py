@@ -294,13 +294,13 @@ def cost(
             "-" if limit is None else f"{limit:,.6g}", "-" if limit is None else f"{value / limit:.0%}",
         )  # fmt: skip
     console.print(table)
-    table = Table(title="by layer")
-    for column in ("layer", "params", "MACs", "activations held (B)", "latency (us)", ""):
-        table.add_column(column, justify="left" if column in ("layer", "") else "right")
+    table = Table(title="by layer (held: bytes of activations alive while it runs)")
+    for column in ("layer", "params", "MACs", "held (B)", "us", ""):
+        table.add_column(column, justify="left" if column in ("layer", "") else "right", no_wrap=True)
     for row in found["layers"]:
         table.add_row(
             row["name"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['sram_bytes']:,}",
-            f"{1e6 * row['latency_s']:,.1f}", "peak of memory" if row["peak"] else "",
+            f"{1e6 * row['latency_s']:,.1f}", "peak" if row["peak"] else "",
         )  # fmt: skip
     console.print(table)
 

@@ -11,19 +11,41 @@ def _writer(directory: Path, name: str) -> Any:
     return SummaryWriter(str(directory / "tensorboard" / name))
 
 
-def add_trial(directory: Path, row: Mapping[str, Any], budgets: Mapping[str, float]) -> None:
-    """One trial in the HParams tab: its weights, its accuracy and its costs over the budgets."""
+def _add_hparams(writer: Any, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """One row of the HParams tab, in the writer's own run."""
     from torch.utils.tensorboard.summary import hparams
 
+    for summary in hparams(dict(settings), dict(metrics)):
+        writer.file_writer.add_summary(summary)
+    for name, value in metrics.items():
+        writer.add_scalar(name, value)
+
+
+def add_run(directory: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """The run itself in the HParams tab: its settings, its costs, and its best accuracy over each channel."""
+    flat = {
+        f"{section}.{key}" if key else section: value
+        for section, values in settings.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+        if isinstance(value, bool | int | float | str)
+    }
+    metrics = {f"run/{name}": float(value) for name, value in results["transmitter"].items()}
+    for row in results["curves"]:
+        if row["system"] == "kdnas":
+            name = f"run/best accuracy, {row['channel']}"
+            metrics[name] = max(metrics.get(name, 0.0), row["accuracy"])
+    with _writer(directory, "run") as writer:
+        _add_hparams(writer, flat, metrics)
+
+
+def add_trial(directory: Path, row: Mapping[str, Any], budgets: Mapping[str, float]) -> None:
+    """One trial in the HParams tab: its weights, its accuracy and its costs over the budgets."""
     worst = 1 + max(row["constraints"].values()) if row["constraints"] else None
     metrics = {"trial/accuracy": row["accuracy"], "trial/worst cost over budget": worst}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     with _writer(directory, f"trials/{row['trial']:03d}") as writer:
         settings = {**row["parameters"], "state": row["state"], "feasible": row["feasible"]}
-        for summary in hparams(settings, metrics):
-            writer.file_writer.add_summary(summary)
-        for name, value in metrics.items():
-            writer.add_scalar(name, value)
+        _add_hparams(writer, settings, metrics)
 
 
 def add_search(

@@ -15,7 +15,7 @@ from kdnas.link import Link
 from kdnas.pipeline import board
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
-from kdnas.run.files import hash_of, sha256_file, write_json
+from kdnas.run.files import hash_of, read_json, sha256_file, write_json
 from kdnas.run.seeds import seeded
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 from kdnas.space.architecture import Architecture
@@ -281,6 +281,8 @@ def plot(context: Context, say: Say) -> None:
 
     with context.directory.stage("plot") as report:
         written = plot_run(context.path)
+        results = read_json(context.path / "results.json")
+        board.add_run(context.path, context.settings.model_dump(mode="json"), results)
         board.add_figures(context.path, [path for path in written if path.suffix == ".png"])
         report["figures"] = [str(path.relative_to(context.path)) for path in written]
     say(f"drew {len(written)} figures")

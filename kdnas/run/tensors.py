@@ -29,9 +29,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} does not exist: give a .safetensors file") from None
     except (SafetensorError, OSError) as error:
         line = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} is truncated or no safetensors file ({line}): get or export it again"
-        ) from None
+        raise InputError(f"{path} is truncated or no safetensors file ({line}): get or export it again") from None
 
 
 def torch_device(accelerator: str) -> torch.device:

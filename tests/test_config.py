@@ -98,7 +98,7 @@ def test_other_unknown_keys_are_named(key: str) -> None:
         ("seed", "one"), ("seed", -1), ("seed", 1.5), ("device", 7), ("dataset", ["a"]), ("threads", 0),
         ("accelerator", "tpu"), ("data.labels", "some"), ("data.labels", 2.5), ("data.image_size", 27),
         ("data.channels", 2), ("data.flip", "perhaps"), ("loss.kd", -0.1), ("loss.temperature", 0),
-        ("search.order", 3), ("search.temperature", 1.0), ("search.penalty", 0.5), ("search.labelled_fraction", 1.1),
+        ("search.temperature", 1.0), ("search.penalty", 0.5), ("search.labelled_fraction", 1.1),
         ("search.penalty", {"params": "much"}), ("evaluate.snrs_db", []), ("evaluate.lengths", [1.5]),
         ("knowledge.dtype", "fp8"), ("adapt.method", "magic"), ("spaces.options", 3), ("tune.enabled", "maybe"),
         ("loss.kd", float("nan")), ("search.learning_rate", float("nan")), ("loss.kd", float("inf")),

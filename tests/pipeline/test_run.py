@@ -116,26 +116,26 @@ def test_a_penalty_weight_acts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_killed_at_random_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "kdnas.cli", "search", "--set", "threads=1", *more]
-        command += [] if "--resume" in more else ["--preset", "smoke", "--out", str(out)]
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        begun = ["--resume", str(out)] if (out / "run.json").exists() else ["--preset", "smoke", "--out", str(out)]
+        begun += [] if "--resume" in begun else ["--set", "threads=1"]
+        command = [sys.executable, "-m", "kdnas.cli", "run", *begun]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
 
     assert start(tmp_path / "whole").wait() == 0
-    rng = random.Random(0)
-    out = tmp_path / "killed"
+    rng, out, kills = random.Random(0), tmp_path / "killed", 0
     process = start(out)
-    for _ in range(10):
-        time.sleep(rng.uniform(2, 12))
+    while kills < 10:
+        time.sleep(rng.uniform(4, 8))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if (out / "run.json").exists():
-            process = subprocess.Popen([sys.executable, "-m", "kdnas.cli", "search", "--resume", str(out)])
-        else:
-            process = start(out)
-    assert process.wait() == 0
-    for name in ("architecture.json", "inherited.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (out / name).read_bytes()
+        kills += 1
+        process = start(out)
+    assert process.wait() == 0 and kills >= 4
+    for name in ("architecture.json", "inherited.safetensors", "encoder.safetensors", "link.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (out / name).read_bytes(), name
+    curves = [json.loads((p / "results.json").read_text())["curves"] for p in (tmp_path / "whole", out)]
+    assert curves[0] == curves[1]

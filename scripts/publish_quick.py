@@ -124,6 +124,7 @@ def main() -> None:
     ]
     words += ["--random", str(given.random), "--random-seeds", *map(str, given.random_seeds)]
     words += ["--preset", given.preset, "--dataset", given.dataset, "--labels", str(given.labels)]
+    words += ["--threads", str(given.threads)] if given.threads else []
     write_json(given.out, validate_published({"command": " ".join(words), "rows": rows}))
     print(f"wrote {given.out}: {len(rows)} rows")
 

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,9 +126,19 @@ def _finish(verb: str, path: Path, as_json: bool) -> None:
     if verb == "run":
         _report(path)
     say(f"run directory: {path}")
-    say(f"look at it:    tensorboard --logdir {path / 'tensorboard'}")
+    say(f"look at it:    {_program('tensorboard')} --logdir {path / 'tensorboard'}")
     if (path / "link.json").exists():
-        say(f'import it:     python -c "import kdnas; link = kdnas.load({str(path)!r})"')
+        python = _program("python")
+        say(f'import it:     {python} -c "import kdnas; link = kdnas.load({str(path)!r})"')
+
+
+def _program(name: str) -> str:
+    """A program of this environment as one can type it: its bare name only where the shell finds the same one."""
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found is not None and Path(found).parent == own.parent:
+        return name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def _report(path: Path) -> None:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kdnas.errors import InputError
 
@@ -83,12 +83,40 @@ class Search(Section):
     learning_rate: float = Field(0.004, gt=0, description="of the weights (AdamW, cosine)")
     weight_decay: float = Field(1e-3, ge=0, description="of the weights")
     alpha_learning_rate: float = Field(0.1, gt=0, description="of the architecture parameters (Adam)")
+    order: Literal[1, 2] = Field(
+        1, description="2 differentiates through one unrolled step of the weights (DARTS eq. 7), at twice the time"
+    )
+    relaxation: Literal["softmax", "gumbel", "partial"] = Field(
+        "softmax", description="exact mixture, one sampled value (GDAS), or mixture on part of the channels (PC-DARTS)"
+    )
     temperature: tuple[Positive, Positive] = Field(
-        (1.0, 0.02), description="softmax temperature at the start and the end"
+        (1.0, 0.02), description="temperature of the relaxation at the start and the end"
     )
     penalty: dict[str, NotNegative] = Field(
         default_factory=lambda: {"params": 0.3, "macs": 0.3, "sram_bytes": 0.3},
-        description="lambda_c: weight of the complexity penalty, by cost",
+        description="lambda_c: first weight of the complexity penalty, by cost",
+    )
+    dual_rate: float = Field(
+        0.1, ge=0, description="how fast the weights of the penalty follow the violated budgets; 0 keeps them"
+    )
+    budget_use: float = Field(
+        0.9, ge=0, lt=1, description="share of its budget that the binding cost must use, where the space allows it"
+    )
+    use_penalty: float = Field(0.3, ge=0, description="first weight of the penalty on budgets left unused")
+    shrink: bool = Field(
+        True, description="drop the least likely values after every epoch, until one architecture is left"
+    )
+    beta_decay: float = Field(
+        0.0, ge=0, description="weight of beta-decay of the architecture parameters at the end, rising from 0"
+    )
+    skip_decay: float = Field(
+        0.0, ge=0, description="weight of the penalty on the probability of skips at the start, falling to 0"
+    )
+    eigenvalue_every: int = Field(
+        2, ge=0, description="epochs between measurements of the dominant eigenvalue of the Hessian; 0 for none"
+    )
+    eigenvalue_stop: float = Field(
+        0.0, ge=0, description="freeze the architecture when the eigenvalue has grown by this factor; 0 never does"
     )
 
     @field_validator("penalty")
@@ -98,6 +126,12 @@ class Search(Section):
             if name not in COSTS:
                 raise ValueError(f"no cost is named {name!r}; there are {', '.join(COSTS)}")
         return penalty
+
+    @model_validator(mode="after")
+    def _eigenvalue_is_measured(self) -> "Search":
+        if self.eigenvalue_stop and not self.eigenvalue_every:
+            raise ValueError("eigenvalue_stop needs eigenvalue_every: an eigenvalue that is not measured stops nothing")
+        return self
 
 
 class Tune(Section):
@@ -177,6 +211,12 @@ class Settings(Section):
     distill: Distill = Distill()  # type: ignore[call-arg]
     codec: Codec = Codec()  # type: ignore[call-arg]
     evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _weights_to_inherit(self) -> "Settings":
+        if self.distill.init == "inherited" and self.search.relaxation == "partial":
+            raise ValueError("distill.init = 'inherited' needs weights; partial channels leave none: take 'scratch'")
+        return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -311,4 +351,6 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("literal", "int", "function")))
+        if first["type"] == "value_error" and isinstance(first["input"], dict) and where not in keys:
+            raise InputError(first["msg"].removeprefix("Value error, ")) from None  # of settings that clash
         raise InputError(f"setting {where!r}: {first['msg'].lower()}, got {first['input']!r}") from None

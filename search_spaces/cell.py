@@ -3,7 +3,6 @@
 The relaxed edge is the exact mixture of DARTS (arXiv 1806.09055, eq. 2); its zero operation is not computed.
 """
 
-import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from kdnas.errors import InputError
 from kdnas.ops import ConvBN, Step, Unit, conv_step, linear_step, pool_step
 from kdnas.ops.cells import EDGES, OPERATIONS, Cell, CellOperation, ZeroOperation, operation_steps
-from kdnas.space.base import Relaxed, SearchSpace, relax_with
+from kdnas.space.base import SearchSpace, relax_with
+from kdnas.space.mixture import Mixture
 
 
 class CellEncoder(nn.Module):
@@ -58,28 +58,6 @@ class CellEncoder(nn.Module):
         for cell in self.cells:
             before, x = x, cell(before, x)
         return self.head(x.mean((2, 3)))
-
-
-class RelaxedEdge(Relaxed):
-    """An edge that runs every operation and mixes what they give; ``none`` adds nothing and is not run."""
-
-    def __init__(self, source: LayerChoice, memo: Mapping[str, nn.Parameter], softmax: nn.Module) -> None:
-        super().__init__({"operation": source.choice}, memo, softmax)
-        self.operations = nn.ModuleDict({kind: source[kind] for kind in source.names})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to (B, channels, ceil(H / stride), ceil(W / stride))."""
-        probabilities = self.probabilities("operation")
-        parts = [
-            p * operation(x)
-            for p, (kind, operation) in zip(probabilities, self.operations.items(), strict=True)
-            if kind != "none"
-        ]
-        return sum(parts[1:], parts[0])
-
-    def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The operation of ``sample``, with weights of its own."""
-        return copy.deepcopy(self.operations[self.value("operation", sample)])
 
 
 def _always(steps: list[Step], choices: Mapping[str, Any]) -> list[Step]:
@@ -157,7 +135,7 @@ class CellSpace(SearchSpace):
 
     def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
         """How NNI strategies relax this space."""
-        return [relax_with(LayerChoice, RelaxedEdge)]
+        return [relax_with(LayerChoice, Mixture)]
 
     def network(self, choices: Mapping[str, Any]) -> nn.Module:
         """The ``CellEncoder`` of ``choices``."""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from kdnas.errors import InputError
 from kdnas.ops import ConvBN, InvertedResidual, Step, Unit, conv_step, linear_step, pool_step
 from kdnas.space.base import Relaxed, SearchSpace, nni, relax_with
+from kdnas.space.depthwise import depthwise_conv2d
+from kdnas.space.relaxation import Relaxation
 
 KERNELS = [3, 5, 7]
 EXPANSIONS = [1, 3, 6]
@@ -103,7 +105,7 @@ def scaled_batch_norm(x: Tensor, bn: nn.BatchNorm2d, scale: Tensor) -> Tensor:
 class RelaxedBlock(Relaxed):
     """The entangled form of ``SearchBlock``: the largest block, with masks on its weights mixed by probabilities."""
 
-    def __init__(self, source: SearchBlock, memo: Mapping[str, nn.Parameter], softmax: nn.Module) -> None:
+    def __init__(self, source: SearchBlock, memo: Mapping[str, nn.Parameter], softmax: Relaxation) -> None:
         arguments = dict(source.args)
         stride, residual = arguments.pop("stride"), arguments.pop("residual")
         super().__init__(arguments, memo, softmax)
@@ -137,7 +139,7 @@ class RelaxedBlock(Relaxed):
         block = self.full
         y = block.expand(x)
         conv, bn = block.depthwise.conv, block.depthwise.bn
-        y = F.conv2d(y, conv.weight * kernel, None, conv.stride, conv.padding, groups=conv.groups)
+        y = depthwise_conv2d(y, conv.weight * kernel, self.stride, conv.kernel_size[0] // 2)
         y = torch.relu(bn(y))
         # A hidden channel reaches the rest of the network through the projection alone: masking its column is enough.
         y = F.conv2d(y, block.project.conv.weight * hidden[:, None, None])
@@ -171,7 +173,7 @@ class RelaxedBlock(Relaxed):
 class RelaxedHead(Relaxed):
     """The entangled form of ``SearchHead``: masked channels arrive as zeros, so its full weight needs no mask."""
 
-    def __init__(self, source: SearchHead, memo: Mapping[str, nn.Parameter], softmax: nn.Module) -> None:
+    def __init__(self, source: SearchHead, memo: Mapping[str, nn.Parameter], softmax: Relaxation) -> None:
         super().__init__({"inputs": source.args["inputs"]}, memo, softmax)
         self.full = nn.Linear(max(self.domains["inputs"]), source.args["outputs"])
 

@@ -33,7 +33,7 @@ class Supernet:
         strategy = KDLDarts(self.space, self.tables, {}, config.Search())
         strategy.mutate_model(self.space)
         self.space.to(torch.get_default_dtype())
-        self.softmax = strategy.softmax
+        self.softmax = strategy.relaxation
         found: dict[str, nn.Parameter] = {}
         for module in self.space.modules():
             if isinstance(module, Relaxed):
@@ -51,7 +51,7 @@ class Supernet:
                 alpha[self.domains[label].index(choices[label])] = 0
 
     def probabilities(self) -> dict[str, Tensor]:
-        return {label: self.softmax(alpha) for label, alpha in self.alphas.items()}
+        return {label: self.softmax(alpha, label) for label, alpha in self.alphas.items()}
 
     def weights(self) -> list[nn.Parameter]:
         alphas = {id(alpha) for alpha in self.alphas.values()}

@@ -47,8 +47,7 @@ class CellOperation(nn.Module):
                 depthwise = nn.Conv2d(channels, channels, kernel, step, padding, dilation, channels, bias=False)
                 layers += [depthwise, ConvBN(channels, channels, 1)]
         self.layers = nn.Sequential(*layers)
-
-        self.kind = kind
+        self.kind, self.channels, self.stride = kind, channels, stride
 
     def extra_repr(self) -> str:
         """What it is, for pictures."""

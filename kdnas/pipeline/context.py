@@ -177,7 +177,8 @@ class Context:
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
-        _ = self.splits, self.space
+        _ = self.splits
+        self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}
         derive(self.tables, flat, self.encoder_budgets)
 

@@ -17,6 +17,7 @@ from kdnas.knowledge.lessons import Lessons
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import seed_of, seeded
 from kdnas.run.training import channels_last, checkpoint_path, interruptible, make_trainer
+from kdnas.search.bilevel import keeping_buffers
 from kdnas.search.derive import derive
 from kdnas.search.strategy import KDLDarts, KDLDartsModule, SearchTask
 from kdnas.space.base import SearchSpace
@@ -34,7 +35,7 @@ class SearchResult:
         choices: Of the derived architecture: the most likely one inside the budgets.
         costs: Its exact costs (encoder alone).
         likely: Costs of the most likely architecture with no regard to the budgets.
-        network: The derived network with inherited weights, batch norm recalibrated.
+        network: The derived network with inherited weights, batch norm recalibrated (fresh after partial channels).
         classifier: The linear layer that was trained with it.
         accuracy_relaxed: Of the relaxed supernet at its last temperature, on the architecture split's labels.
         accuracy_derived: Of ``network``, likewise.
@@ -134,37 +135,55 @@ class Searcher:
         total = (settings.warmup_epochs + settings.epochs) * settings.steps
         with seeded(self.seed, "supernet"):
             space = make_space(self.space, **self.options)
+            space.check_relaxation(settings.relaxation)
             knowledge = KnowledgeLoss(
                 self.options["feature_dim"], self.teacher_dim, *self.statistics, ce=loss.ce, kd=loss.kd,
                 feature=loss.feature, logit=loss.logit, temperature=loss.temperature,
             )  # fmt: skip
             task = SearchTask(self.lessons, knowledge, self.options["feature_dim"], self.classes, settings, total)
 
-        def measure(module: KDLDartsModule, epoch: int) -> dict[str, Any]:
+        def measure(module: KDLDartsModule, epoch: int, choices: dict[str, Any]) -> dict[str, Any]:
             if on_epoch is None:
                 return {}
-            choices = derive(self.tables, module.log_probabilities(), self.budgets)
-            network = self.recalibrated(space.inherit(choices, space), module.device)
-            accuracy = self.accuracy(network, task.classifier, module.device)
-            on_epoch(epoch - settings.warmup_epochs, accuracy, self.tables.exact(module.export()))
-            return {"accuracy": accuracy, "derived": self.tables.exact(choices)}
+            relaxed = self.accuracy(space, task.classifier, module.device)
+            _, accuracy = self._derived(module, space, task.classifier, choices)
+            on_epoch(epoch, accuracy, self.tables.exact(module.export()))
+            return {"accuracy": accuracy, "accuracy_relaxed": relaxed, "gap": relaxed - accuracy}
 
         strategy = KDLDarts(space, self.tables, self.budgets, settings, measure)
         module = self._fit(strategy, space, task, settings, directory, name, weights, progress, key)
-        device = module.device
-        choices = derive(self.tables, module.log_probabilities(), self.budgets)
-        network = self.recalibrated(space.inherit(choices, space), device)
+        choices = module.derived()
+        relaxed = self.accuracy(space, task.classifier, module.device)
+        network, accuracy = self._derived(module, space, task.classifier, choices)
         return SearchResult(
             choices=choices,
             costs=self.tables.exact(choices),
             likely=self.tables.exact(module.export()),
             network=network,
             classifier=task.classifier,
-            accuracy_relaxed=self.accuracy(space, task.classifier, device),
-            accuracy_derived=self.accuracy(network, task.classifier, device),
+            accuracy_relaxed=relaxed,
+            accuracy_derived=accuracy,
             history=module.history,
             weights={k: v.detach().clone() for k, v in task.state_dict().items() if ".alpha." not in k},
         )
+
+    def _derived(
+        self, module: KDLDartsModule, space: SearchSpace, classifier: nn.Linear, choices: Mapping[str, Any]
+    ) -> tuple[nn.Module, float]:
+        """The network of ``choices`` with inherited weights, and its accuracy.
+
+        Partial channels leave nothing to inherit: then the network is a fresh one, and the accuracy that of the
+        supernet with these choices made.
+        """
+        if module.relaxation.partial == 1:
+            network = self.recalibrated(space.inherit(choices, space), module.device)
+            return network, self.accuracy(network, classifier, module.device)
+        indices = {label: values.index(choices[label]) for label, values in self.tables.domains.items()}
+        with module.relaxation.choosing(indices), keeping_buffers(space):
+            accuracy = self.accuracy(self.recalibrated(space, module.device), classifier, module.device)
+        space.train()
+        with seeded(self.seed, "fresh"):
+            return space.network(choices), accuracy
 
     def warm_up(
         self, settings: config.Search, loss: config.Loss, directory: Path, name: str, *, progress: bool = True

@@ -1,10 +1,17 @@
 """KDL-DARTS as an NNI strategy: DARTS with distillation and a complexity penalty whose gradient is alive.
 
 Upper level: min over α of CE + λ_kd · D(student, teacher) + Σ_c λ_c · φ(E_α[cost_c] / budget_c), on the architecture
-split. Lower level: min over w of CE + λ_kd · D, on the weights split. First order (DARTS, arXiv 1806.09055, ξ = 0).
-The system is that of arXiv 2508.02148; the formulas are our own definition, as that text states none.
+split. Lower level: min over w of CE + λ_kd · D, on the weights split. First order (DARTS, arXiv 1806.09055, ξ = 0), or
+second (``search.order``). The system is that of arXiv 2508.02148; the formulas are our own definition, as that text
+states none.
+
+What keeps a search from collapsing: the weights train before α move, the temperature falls until the mixture is one
+architecture, the least likely values leave after every epoch (``search.shrink``, the progressive shrinking of P-DARTS,
+arXiv 1904.12760, and ASAP, arXiv 1904.04123, held inside the budgets), so that the last epoch trains what is derived.
 """
 
+import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,30 +27,19 @@ from kdnas.cost import CostTables
 from kdnas.data import Batch
 from kdnas.knowledge.lessons import Lessons
 from kdnas.loss import KnowledgeLoss
-from kdnas.search.relax import Annealing, TemperedSoftmax
+from kdnas.run.seeds import generator
+from kdnas.search.annealing import Annealing
+from kdnas.search.bilevel import dominant_eigenvalue, keeping_buffers, unrolled_gradient
+from kdnas.search.budget import Multipliers
+from kdnas.search.derive import derive
 from kdnas.space.base import Relaxed, SearchSpace
+from kdnas.space.relaxation import Relaxation, make_relaxation
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from nni.nas.evaluator.pytorch.lightning import LightningModule
     from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
     from nni.nas.strategy import DARTS
-
-
-def penalty(expected: Mapping[str, Tensor], budgets: Mapping[str, float], weights: Mapping[str, float]) -> Tensor:
-    """Σ_c λ_c · φ(E[cost_c] / budget_c), φ(r) = 0.01 r inside the budget and 0.01 + (r - 1) outside.
-
-    Args:
-        expected: Cost name to its expectation, with a gradient.
-        budgets: Cost name to the budget; a cost without one is not penalised.
-        weights: λ_c by cost name.
-    """
-    total = torch.zeros((), dtype=torch.float64)
-    for name, weight in weights.items():
-        if name in budgets and weight > 0:
-            ratio = expected[name] / budgets[name]
-            total = total.to(ratio) + weight * (0.01 * ratio.clamp(max=1) + F.relu(ratio - 1))
-    return total
 
 
 class SearchTask(LightningModule):
@@ -99,26 +95,30 @@ class KDLDartsModule(DartsLightningModule):
         task: SearchTask,
         *,
         space: SearchSpace,
-        softmax: TemperedSoftmax,
+        relaxation: Relaxation,
         tables: CostTables,
         budgets: Mapping[str, float],
         settings: config.Search,
-        on_epoch: Callable[["KDLDartsModule", int], dict[str, Any]] | None,
+        on_epoch: Callable[["KDLDartsModule", int, dict[str, Any]], dict[str, Any]] | None,
     ) -> None:
         super().__init__(task, arc_learning_rate=settings.alpha_learning_rate, warmup_epochs=settings.warmup_epochs)
-        self.labels = list(space.domains())
-        self.softmax, self.tables, self.budgets, self.settings = softmax, tables, dict(budgets), settings
-        self.anneal = Annealing(*settings.temperature)
+        self.space_rules = (space.domains(), space.is_skip)
+        self.relaxation, self.tables, self.budgets, self.settings = relaxation, tables, dict(budgets), settings
+        self.anneal, self.multipliers = Annealing(*settings.temperature), Multipliers(settings, budgets)
         self.on_epoch = on_epoch
         self.history: list[dict[str, Any]] = []
+        self.settled = False  # one value is left of every choice: α have nothing more to say
+        self._alphas: dict[str, nn.Parameter] = {}
 
     def alphas(self) -> dict[str, nn.Parameter]:
         """Label to α, in the space's own order (NNI keeps them in a set, whose order changes from run to run)."""
-        found: dict[str, nn.Parameter] = {}
-        for module in self.supernet_modules():
-            if isinstance(module, Relaxed):
-                found.update(module.alpha.items())
-        return {label: found[label] for label in self.labels}
+        if not self._alphas:
+            found: dict[str, nn.Parameter] = {}
+            for module in self.supernet_modules():
+                if isinstance(module, Relaxed):
+                    found.update(module.alpha.items())
+            self._alphas = {label: found[label] for label in self.space_rules[0]}
+        return self._alphas
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """α in the order of ``labels``."""
@@ -131,13 +131,16 @@ class KDLDartsModule(DartsLightningModule):
 
     def probabilities(self) -> dict[str, Tensor]:
         """Label to the probabilities of its values, at the present temperature."""
-        return {label: self.softmax(alpha) for label, alpha in self.alphas().items()}
+        return {label: self.relaxation.soft(alpha, label) for label, alpha in self.alphas().items()}
 
-    def log_probabilities(self) -> dict[str, Any]:
-        """Label to log softmax(α) as float64 arrays: what derivation maximises (T changes no order)."""
-        return {
-            label: F.log_softmax(alpha.detach().double(), -1).cpu().numpy() for label, alpha in self.alphas().items()
-        }
+    def derived(self) -> dict[str, Any]:
+        """The most likely architecture inside the budgets, of the values that are still in the search."""
+        logp = {}
+        for label, alpha in self.alphas().items():
+            logp[label] = F.log_softmax(alpha.detach().double(), -1).cpu().numpy()  # T changes no order
+            if label in self.relaxation.alive:
+                logp[label][~self.relaxation.alive[label].numpy()] = -1e6
+        return derive(self.tables, logp, self.budgets, self.settings.budget_use)
 
     @contextmanager
     def _only(self, chosen: list[nn.Parameter]) -> Iterator[None]:
@@ -155,25 +158,72 @@ class KDLDartsModule(DartsLightningModule):
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Tensor]:
         """α on the architecture split (after the warm-up), then weights on the weights split."""
         s = self.settings
-        searching = self.current_epoch >= s.warmup_epochs
-        if searching:
+        if self.current_epoch >= s.warmup_epochs:
             done = (self.current_epoch - s.warmup_epochs) * s.steps + batch_idx
-            self.softmax.temperature = self.anneal(done / max(1, s.epochs * s.steps - 1))
-            optimizer: Any = self.architecture_optimizers()
-            with self._only(self.arch_parameters()):
-                parts = self.training_module.training_step(batch["val"], 2 * batch_idx)
-                expected = self.tables.expected(self.probabilities())
-                cost = penalty(expected, self.budgets, s.penalty)
-                optimizer.zero_grad()
-                self.manual_backward(parts["loss"] + cost.to(parts["loss"]))
-                optimizer.step()
-            self._log_parts("architecture", {**parts, "penalty": cost})
+            progress = done / max(1, s.epochs * s.steps - 1)
+            self.relaxation.temperature = self.anneal(progress)
+            if not self.settled:
+                self.relaxation.draw(self.alphas(), "architecture", *batch["val"].key)
+                self._architecture_step(batch, batch_idx, progress)
+        self.relaxation.draw(self.alphas(), "weights", *batch["train"].key)
         with self._only(self.weight_parameters()):
             parts = self.training_module.training_step(batch["train"], 2 * batch_idx + 1)
-            self.advance_optimization(parts["loss"], batch_idx)
+            optimizer: Any = self.optimizers()[0]  # type: ignore[index]
+            optimizer.zero_grad()
+            self.manual_backward(parts["loss"])
+            optimizer.step()
         self.advance_lr_schedulers(batch_idx)
         self._log_parts("weights", parts)
+        self._last_val = batch["val"]
         return parts
+
+    def _architecture_step(self, batch: dict[str, Batch], batch_idx: int, progress: float) -> None:
+        optimizer: Any = self.architecture_optimizers()
+        alphas = self.arch_parameters()
+        expected = self.tables.expected(self.probabilities())
+        terms = {"penalty": self.multipliers.term(expected), **self._protection(progress)}
+        optimizer.zero_grad()
+        if self.settings.order == 1:
+            with self._only(alphas):
+                parts = self.training_module.training_step(batch["val"], 2 * batch_idx)
+                self.manual_backward(parts["loss"] + sum(term.to(parts["loss"]) for term in terms.values()))
+        else:
+            parts = {}
+
+            def loss_on(level: str) -> Tensor:
+                found = self.training_module.training_step(batch[level], 2 * batch_idx)
+                parts.update(found)
+                return found["loss"]
+
+            rate = self.optimizers()[0].param_groups[0]["lr"]  # type: ignore[index]
+            with keeping_buffers(self.training_module):
+                _, gradients = unrolled_gradient(
+                    lambda: loss_on("train"), lambda: loss_on("val"), self.weight_parameters(), alphas, rate
+                )
+            with self._only(alphas):
+                self.manual_backward(sum(terms.values(), torch.zeros((), device=self.device)))
+            for alpha, gradient in zip(alphas, gradients, strict=True):
+                alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
+        optimizer.step()
+        self.multipliers.step(expected)
+        self._log_parts("architecture", {**parts, **terms})
+
+    def _protection(self, progress: float) -> dict[str, Tensor]:
+        """Terms on α alone against collapse; those of weight 0 are absent."""
+        s, terms = self.settings, {}
+        if s.beta_decay:  # β-DARTS, arXiv 2203.01665, eq. 10: bounds how far apart the α of a choice can drift
+            spread = torch.stack([alpha.logsumexp(0) for alpha in self.alphas().values()]).mean()
+            terms["beta decay"] = s.beta_decay * progress * spread
+        if s.skip_decay:
+            domains, is_skip = self.space_rules
+            shares = [
+                torch.stack([p[i] for i, value in enumerate(domains[label]) if is_skip(value)]).sum()
+                for label, p in self.probabilities().items()
+                if any(map(is_skip, domains[label]))
+            ]
+            if shares:
+                terms["skip decay"] = s.skip_decay * (1 - progress) * torch.stack(shares).mean()
+        return terms
 
     def _log_parts(self, level: str, parts: Mapping[str, Tensor]) -> None:
         self.log_dict({f"{level}/{name}": value.detach().float() for name, value in parts.items()})
@@ -182,63 +232,127 @@ class KDLDartsModule(DartsLightningModule):
         """Nothing to freeze: ``training_step`` chooses what has gradients."""
 
     def on_train_epoch_end(self) -> None:
-        """Write down where the search stands: probabilities, entropy, skips, costs, and what ``on_epoch`` measures."""
-        if self.current_epoch < self.settings.warmup_epochs:
+        """Write down where the search stands, then drop the values that it will not take."""
+        epoch = self.current_epoch - self.settings.warmup_epochs
+        if epoch < 0:
             return
+        row = self._row()
+        choices = self.derived()
+        row["derived"] = self.tables.exact(choices)
+        if self.settings.eigenvalue_every and epoch % self.settings.eigenvalue_every == 0:
+            row["eigenvalue"] = None if self.settled else self._eigenvalue(epoch)
+        if self.on_epoch is not None:
+            row |= self.on_epoch(self, epoch, choices)
+        self.history.append(row)
+        self.log_dict(self._scalars(row))
+        if self._has_sharpened():
+            self._settle(choices, 1)
+        elif self.settings.shrink:
+            # One architecture is left before the last epoch, which trains it alone.
+            left = 1 - (epoch + 1) / max(1, self.settings.epochs - 1)
+            self._settle(choices, left)
+
+    def _row(self) -> dict[str, Any]:
         with torch.no_grad():
             probabilities = self.probabilities()
             expected = {name: float(value) for name, value in self.tables.expected(probabilities).items()}
-        entropy = {
-            label: float(torch.special.entr(p).sum()) / max(1e-9, float(torch.log(torch.tensor(float(len(p))))))
-            for label, p in probabilities.items()
-        }
-        likely = {label: self.tables.domains[label][int(p.argmax())] for label, p in probabilities.items()}
-        row: dict[str, Any] = {
+        domains, is_skip = self.space_rules
+        entropy = [float(torch.special.entr(p).sum()) / max(1e-9, math.log(len(p))) for p in probabilities.values()]
+        likely = {label: domains[label][int(alpha.argmax())] for label, alpha in self.alphas().items()}
+        skips: dict[str, int] = {}
+        for label, values in domains.items():
+            if any(map(is_skip, values)):
+                part = re.sub(r"(block\d+)?/.*|_\d.*", "", label)  # stage0block1/keep: stage0; normal/edge_0_2: normal
+                skips[part] = skips.get(part, 0) + is_skip(likely[label])
+        return {
             "epoch": self.current_epoch,
-            "temperature": self.softmax.temperature,
+            "temperature": self.relaxation.temperature,
             "probabilities": {label: [float(v) for v in p] for label, p in probabilities.items()},
-            "entropy": sum(entropy.values()) / len(entropy),
-            "skips": sum(1 for value in likely.values() if value is False or value in ("skip_connect", "none")),
+            "entropy": sum(entropy) / len(entropy),
+            "skips": skips,
             "expected": expected,
             "likely": self.tables.exact(likely),
+            "multipliers": dict(self.multipliers.values),
         }
-        if self.on_epoch is not None:
-            row |= self.on_epoch(self, self.current_epoch)
-        self.history.append(row)
+
+    def _eigenvalue(self, epoch: int) -> float:
+        """Of the Hessian in α of the loss on the epoch's last batch of the architecture split."""
+        self.relaxation.eval()  # the soft mixture, whatever the relaxation samples
+        try:
+            with keeping_buffers(self.training_module), self._only(self.arch_parameters()):
+                return dominant_eigenvalue(
+                    lambda: self.training_module.training_step(self._last_val, 0)["loss"],
+                    self.arch_parameters(),
+                    generator("eigenvalue", epoch),
+                )
+        finally:
+            self.relaxation.train()
+
+    def _has_sharpened(self) -> bool:
+        """The early stop of Robust DARTS (arXiv 1909.09656): the eigenvalue has grown too far above its least."""
+        seen = [abs(row["eigenvalue"]) for row in self.history if row.get("eigenvalue") is not None]
+        grown = self.settings.eigenvalue_stop
+        return bool(grown and seen) and seen[-1] > grown * min(seen)
+
+    def _settle(self, choices: Mapping[str, Any], left: float) -> None:
+        """Keep the share ``left`` of the values of each choice, the likeliest, and always that of ``choices``."""
+        for label, alpha in self.alphas().items():
+            values = self.space_rules[0][label]
+            order = alpha.detach().argsort(descending=True, stable=True).tolist()
+            order.insert(0, values.index(choices[label]))
+            kept = list(dict.fromkeys(order))[: max(1, math.ceil(left * len(values)))]
+            alive = torch.zeros(len(values), dtype=torch.bool)
+            alive[kept] = True
+            self.relaxation.alive[label] = alive & self.relaxation.alive.get(label, torch.ones_like(alive))
+        self.settled = all(int(alive.sum()) == 1 for alive in self.relaxation.alive.values())
+
+    def _scalars(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """The row as curves."""
         scalars = {
             "search/temperature": row["temperature"],
             "search/entropy": row["entropy"],
-            "search/skips": row["skips"],
+            **{f"skips/{part}": count for part, count in row["skips"].items()},
+            **{f"multiplier/{name}": value for name, value in row["multipliers"].items()},
         }
         for name, budget in self.budgets.items():
-            scalars[f"expected cost over budget/{name}"] = expected[name] / budget
-            scalars[f"likely cost over budget/{name}"] = row["likely"][name] / budget
-        if "accuracy" in row:
-            scalars["search/derived accuracy"] = row["accuracy"]
-            for name, budget in self.budgets.items():
-                scalars[f"derived cost over budget/{name}"] = row["derived"][name] / budget
-        self.log_dict({name: float(value) for name, value in scalars.items()})
+            for kind in ("expected", "likely", "derived"):
+                scalars[f"{kind} cost over budget/{name}"] = row[kind][name] / budget
+        named = {
+            "accuracy": "search/derived accuracy", "accuracy_relaxed": "search/relaxed accuracy",
+            "gap": "search/discretisation gap", "eigenvalue": "search/dominant eigenvalue",
+        }  # fmt: skip
+        scalars |= {name: row[key] for key, name in named.items() if row.get(key) is not None}
+        return {name: float(value) for name, value in scalars.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The history goes on after a resume."""
-        checkpoint["search_history"] = self.history
-        checkpoint["search_temperature"] = self.softmax.temperature
+        """All that the search has decided goes on after a resume."""
+        checkpoint["search"] = {
+            "history": self.history,
+            "temperature": self.relaxation.temperature,
+            "multipliers": dict(self.multipliers.values),
+            "alive": {label: alive.tolist() for label, alive in self.relaxation.alive.items()},
+            "settled": self.settled,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See ``on_save_checkpoint``."""
-        self.history = checkpoint["search_history"]
-        self.softmax.temperature = checkpoint["search_temperature"]
+        kept = checkpoint["search"]
+        self.history, self.settled = kept["history"], kept["settled"]
+        self.relaxation.temperature = kept["temperature"]
+        self.relaxation.alive = {label: torch.tensor(alive) for label, alive in kept["alive"].items()}
+        self.multipliers.values = dict(kept["multipliers"])
 
 
 class KDLDarts(DARTS):
-    """NNI's DARTS with our bilevel module, and one tempered softmax for the whole supernet.
+    """NNI's DARTS with our bilevel module, and one relaxation for the whole supernet.
 
     Args:
         space: The space that will be mutated (for its labels).
         tables: Its costs on the device.
         budgets: Of the encoder.
         settings: Of the search.
-        on_epoch: Called after every epoch of the search; what it returns joins the history.
+        on_epoch: Called after every epoch of the search with the module, the epoch (from 0) and the choices derived;
+            what it returns joins the history.
     """
 
     def __init__(
@@ -247,17 +361,17 @@ class KDLDarts(DARTS):
         tables: CostTables,
         budgets: Mapping[str, float],
         settings: config.Search,
-        on_epoch: Callable[[KDLDartsModule, int], dict[str, Any]] | None = None,
+        on_epoch: Callable[[KDLDartsModule, int, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(arc_learning_rate=settings.alpha_learning_rate, warmup_epochs=settings.warmup_epochs)
         self.space, self.tables, self.budgets, self.settings = space, tables, budgets, settings
         self.on_epoch = on_epoch
-        self.softmax = TemperedSoftmax()
-        self.softmax.temperature = settings.temperature[0]
+        self.relaxation = make_relaxation(settings.relaxation)
+        self.relaxation.temperature = settings.temperature[0]
 
     def configure_softmax(self) -> nn.Module:
         """The one shared module."""
-        return self.softmax
+        return self.relaxation
 
     def mutate_model(self, model: Any) -> Any:
         """Relax the space, with all α at 0: every value equally likely."""
@@ -270,6 +384,6 @@ class KDLDarts(DARTS):
     def configure_oneshot_module(self, training_module: Any) -> KDLDartsModule:
         """Our bilevel step around the task."""
         return KDLDartsModule(
-            training_module, space=self.space, softmax=self.softmax, tables=self.tables, budgets=self.budgets,
+            training_module, space=self.space, relaxation=self.relaxation, tables=self.tables, budgets=self.budgets,
             settings=self.settings, on_epoch=self.on_epoch,
         )  # fmt: skip

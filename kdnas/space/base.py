@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from kdnas.errors import InputError
 from kdnas.ops import Unit
+from kdnas.space.relaxation import Relaxation
 
 with warnings.catch_warnings():
     # NNI 3.0 warns about torch classes newer than itself.
     warnings.simplefilter("ignore")
     import nni
     from nni.mutable import Categorical, MutableExpression
-    from nni.nas.nn.pytorch import ModelSpace
+    from nni.nas.nn.pytorch import LayerChoice, ModelSpace
     from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
     from nni.nas.space import model_context
 
@@ -33,6 +34,8 @@ class SearchSpace(ModelSpace):
     """
 
     name: ClassVar[str]
+    skip_values: ClassVar[tuple[Any, ...]] = (False, "none", "skip_connect")
+    """Values with which a block or an edge computes nothing: a search that ends in them has collapsed."""
     option_names: ClassVar[tuple[str, ...]]
     options: dict[str, Any]
 
@@ -60,6 +63,22 @@ class SearchSpace(ModelSpace):
             self._domains = {str(label): list(choice.values) for label, choice in self.simplify().items()}
         return self._domains
 
+    def check_relaxation(self, name: str) -> None:
+        """Refuse what this space cannot be relaxed with.
+
+        Raises:
+            InputError: Partial channels of a space whose choices share one set of weights.
+        """
+        if name == "partial" and not any(isinstance(module, LayerChoice) for module in self.modules()):
+            raise InputError(
+                f"relaxation 'partial' needs branches to mix, and space {self.name!r} has none (its choices share one "
+                "set of weights): take 'softmax' or 'gumbel'"
+            )
+
+    def is_skip(self, value: Any) -> bool:
+        """Whether ``value`` is one of ``skip_values`` (0 is not False)."""
+        return any(value is skip or (isinstance(skip, str) and value == skip) for skip in self.skip_values)
+
     def check(self, choices: Mapping[str, Any]) -> Choices:
         """``choices`` in the space's own order.
 
@@ -76,6 +95,18 @@ class SearchSpace(ModelSpace):
             if choices[label] not in values:
                 raise InputError(f"choice {label!r} is {choices[label]!r}; space {self.name!r} offers {values}")
         return {label: choices[label] for label in domains}
+
+    def parse(self, text: str) -> Choices:
+        """The choices that ``text`` writes down in the space's own notation.
+
+        Raises:
+            InputError: It is not in that notation, or the space has none.
+        """
+        raise InputError(f"space {self.name!r} has no notation for architectures: give an architecture.json")
+
+    def published_costs(self, choices: Mapping[str, Any]) -> dict[str, int]:
+        """What a public benchmark lists for ``choices``, by name (``published_params`` ...); nothing by default."""
+        return {}
 
     def random(self, generator: torch.Generator) -> Choices:  # type: ignore[override]
         """Choices drawn uniformly and independently."""
@@ -104,10 +135,10 @@ class Relaxed(BaseSuperNetModule):
     Args:
         choices: The argument name of each choice of this part, with its NNI choice or a fixed value.
         memo: Label to alpha, shared by all the parts of the supernet.
-        softmax: From alpha to probabilities: one module, shared by the whole supernet.
+        softmax: From alpha to probabilities: one relaxation, shared by the whole supernet.
     """
 
-    def __init__(self, choices: Mapping[str, Any], memo: Mapping[str, nn.Parameter], softmax: nn.Module) -> None:
+    def __init__(self, choices: Mapping[str, Any], memo: Mapping[str, nn.Parameter], softmax: Relaxation) -> None:
         super().__init__()
         self.alpha = nn.ParameterDict()
         self.softmax = softmax
@@ -127,7 +158,8 @@ class Relaxed(BaseSuperNetModule):
     def probabilities(self, argument: str) -> Tensor:
         """(len(domain),) probabilities of a choice; a fixed value has the probability 1."""
         if argument in self.labels:
-            return self.softmax(self.alpha[self.labels[argument]])
+            label = self.labels[argument]
+            return self.softmax(self.alpha[label], label)
         return torch.ones(1, device=next(self.parameters()).device, dtype=next(self.parameters()).dtype)
 
     def value(self, argument: str, choices: Mapping[str, Any]) -> Any:
@@ -139,7 +171,7 @@ class Relaxed(BaseSuperNetModule):
         return [self.alpha[label] for label in self.labels.values()]
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Nothing is sampled here: the softmax module may."""
+        """Nothing is sampled here: the relaxation may."""
         return {}
 
     def export(self, memo: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +185,7 @@ class Relaxed(BaseSuperNetModule):
     def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
         """The probabilities of each choice that ``memo`` does not hold yet, as Python floats."""
         return {
-            label: dict(zip(self.domains[argument], self.softmax(self.alpha[label]).tolist(), strict=True))
+            label: dict(zip(self.domains[argument], self.softmax.soft(self.alpha[label], label).tolist(), strict=True))
             for argument, label in self.labels.items()
             if label not in memo
         }

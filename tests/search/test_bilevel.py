@@ -10,9 +10,11 @@ from small_search import SEARCH, Spy, World
 from supernets import Supernet
 
 from kdnas import config
-from kdnas.search.relax import Annealing, TemperedSoftmax
-from kdnas.search.strategy import KDLDartsModule, SearchTask, penalty
+from kdnas.search.annealing import Annealing
+from kdnas.search.budget import penalty
+from kdnas.search.strategy import KDLDartsModule, SearchTask
 from kdnas.space import list_spaces
+from kdnas.space.relaxation import Softmax
 
 
 def test_each_level_moves_and_differentiates_its_own_parameters_alone(
@@ -44,7 +46,7 @@ def test_each_level_moves_and_differentiates_its_own_parameters_alone(
 
     monkeypatch.setattr(SearchTask, "training_step", at_level)
     monkeypatch.setattr(KDLDartsModule, "training_step", after)
-    settings = SEARCH.model_copy(update={"epochs": 2, "steps": 2})
+    settings = SEARCH.model_copy(update={"epochs": 2, "steps": 2, "shrink": False, "eigenvalue_every": 0})
     world.searcher().run(settings, config.Loss(), tmp_run, "search", progress=False)
 
     def same(one: list, other: list) -> bool:
@@ -138,7 +140,7 @@ def test_the_penalty_has_a_live_gradient(name: str, share: float, cost: str, flo
 
 
 def test_the_softmax_is_tempered_and_ends_one_hot() -> None:
-    softmax, alpha = TemperedSoftmax(), torch.tensor([0.3, 0.1, -0.2])
+    softmax, alpha = Softmax(), torch.tensor([0.3, 0.1, -0.2])
     torch.testing.assert_close(softmax(alpha), alpha.softmax(0))
     softmax.temperature = 0.5
     torch.testing.assert_close(softmax(alpha), (2 * alpha).softmax(0))

@@ -12,7 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdnas.cost import CostTables
 from kdnas.errors import InputError
 from kdnas.ops import InvertedResidual
+from kdnas.ops.attention import PatchEmbedding, TransformerBlock
 from kdnas.ops.cells import Cell
+from kdnas.ops.darts import DartsCell, FactorizedReduce
+from kdnas.ops.nas_bench_201 import BenchCell, BenchReduction
 from kdnas.space import SearchSpace, list_spaces, make_space
 
 SPACES = list_spaces()
@@ -92,9 +95,11 @@ def test_networks_map_images_to_features_and_cost_what_is_said(name: str, channe
         costs = tables.exact(choices)
         assert costs["params"] == sum(p.numel() for p in network.parameters())
         assert costs["macs"] == counter.get_total_flops() / 2
-        # Flash: a byte per weight of a convolution or linear layer, and 8 for each of their output channels.
+        # Flash: a byte per weight of a convolution or linear layer, and 8 for each of their output channels; a byte
+        # per entry of a position embedding.
         layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-        assert costs["flash_bytes"] == sum(m.weight.numel() + 8 * m.weight.shape[0] for m in layers)
+        positions = sum(m.position.numel() for m in network.modules() if isinstance(m, PatchEmbedding))
+        assert costs["flash_bytes"] == positions + sum(m.weight.numel() + 8 * m.weight.shape[0] for m in layers)
         assert all(isinstance(value, int) for value in costs.values())
 
 
@@ -113,10 +118,10 @@ def test_the_network_is_rebuilt_from_its_config(name: str) -> None:
 
 
 class _ActivationBytes(TorchDispatchMode):
-    """Runs a network and counts int8 bytes: at every convolution, pooling and linear layer, what it reads and
-    writes and what containers hold meanwhile, each tensor once."""
+    """Runs a network and counts int8 bytes: at every convolution, pooling, linear layer and product of attention,
+    what it reads (of a product: the left factor) and writes and what containers hold meanwhile, each tensor once."""
 
-    OPERATIONS = ("convolution", "max_pool2d_with_indices", "avg_pool2d", "mean", "addmm")
+    OPERATIONS = ("convolution", "max_pool2d_with_indices", "avg_pool2d", "mean", "addmm", "bmm")
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,11 +142,37 @@ class _ActivationBytes(TorchDispatchMode):
         return result
 
 
+def watch_bench(network: nn.Module, count: _ActivationBytes) -> None:
+    """The stated rules of NAS-Bench-201's containers: its cells and the residual blocks between stages."""
+
+    def hold(module: nn.Module, args: tuple) -> None:
+        count.held[:], count.buffer = [args[0]], 3 * args[0].numel() if isinstance(module, BenchCell) else 0
+
+    def edge(module: nn.Module, args: tuple) -> None:
+        count.arena[:] = [] if args[0].data_ptr() == count.held[0].data_ptr() else [args[0]]
+
+    def shortcut_done(module: nn.Module, args: tuple, out: Tensor) -> None:
+        count.held[:] = [out]
+
+    def leave(module: nn.Module, args: tuple, out: Tensor) -> None:
+        count.held[:], count.arena[:], count.buffer = [], [], 0
+
+    for module in network.modules():
+        if isinstance(module, BenchCell | BenchReduction):
+            module.register_forward_pre_hook(hold)
+            module.register_forward_hook(leave)
+        if isinstance(module, BenchCell):
+            for operation in module.edges.values():
+                operation.register_forward_pre_hook(edge)
+        if isinstance(module, BenchReduction):
+            module.shortcut.register_forward_hook(shortcut_done)
+
+
 def peak_by_running(network: nn.Module, images: Tensor) -> int:
-    """Peak activation bytes by the stated rules of the containers: residual blocks and cells."""
+    """Peak activation bytes by the stated rules of the containers: residual blocks, transformer blocks and cells."""
     count = _ActivationBytes()
-    cells = [m for m in network.modules() if isinstance(m, Cell)]
-    sizes: dict[Cell, int] = {}
+    cells = [m for m in network.modules() if isinstance(m, Cell | DartsCell)]
+    sizes: dict[nn.Module, int] = {}
     for cell in cells:
         cell.register_forward_hook(lambda cell, args, out: sizes.update({cell: out.numel()}))
     with torch.no_grad():
@@ -151,15 +182,28 @@ def peak_by_running(network: nn.Module, images: Tensor) -> int:
         block.register_forward_pre_hook(lambda block, args: count.held.append(args[0]))
         block.register_forward_hook(lambda block, args, out: count.held.clear())
 
+    for block in (m for m in network.modules() if isinstance(m, TransformerBlock)):
+        block.register_forward_pre_hook(lambda block, args: count.held.append(args[0]))
+        block.qkv.register_forward_hook(lambda module, args, out: count.held.append(out))
+        block.out.register_forward_pre_hook(lambda module, args: count.held.__delitem__(-1))
+        block.norm2.register_forward_pre_hook(lambda module, args: count.held.__setitem__(0, args[0]))
+        block.register_forward_hook(lambda block, args, out: count.held.clear())
+
+    for reduce in (m for m in network.modules() if isinstance(m, FactorizedReduce)):
+        # Its second half is written beside the first.
+        reduce.convs[0].register_forward_hook(lambda module, args, out: count.held.append(out))
+        reduce.register_forward_hook(lambda module, args, out: count.held.__delitem__(-1))
+
     for cell in cells:
 
-        def enter(cell: Cell, args: tuple) -> None:
-            count.held[:] = [args[1]]  # the previous cell's output, while the first input is prepared
+        def enter(cell: nn.Module, args: tuple) -> None:
+            # The previous cell's output, while the first input is prepared; of the first cell's stem a copy is read.
+            count.held[:] = [] if isinstance(cell, DartsCell) and args[0] is args[1] else [args[1]]
 
         def first_done(module: nn.Module, args: tuple, out: Tensor) -> None:
-            module.previous, count.held[:] = count.held[0], [out]
+            count.held[:] = [out]
 
-        def second_done(module: nn.Module, args: tuple, out: Tensor, cell: Cell = cell) -> None:
+        def second_done(module: nn.Module, args: tuple, out: Tensor, cell: nn.Module = cell) -> None:
             count.held.append(out)
             if cell is not cells[-1]:
                 count.held.append(args[0])
@@ -169,7 +213,7 @@ def peak_by_running(network: nn.Module, images: Tensor) -> int:
             states = {tensor.data_ptr() for tensor in count.held[:2]}
             count.arena[:] = [] if args[0].data_ptr() in states else [args[0]]
 
-        def leave(cell: Cell, args: tuple, out: Tensor) -> None:
+        def leave(cell: nn.Module, args: tuple, out: Tensor) -> None:
             count.held[:], count.arena[:], count.buffer = [], [], 0
 
         cell.register_forward_pre_hook(enter)
@@ -179,6 +223,7 @@ def peak_by_running(network: nn.Module, images: Tensor) -> int:
             operation.register_forward_pre_hook(edge)
         cell.register_forward_hook(leave)
 
+    watch_bench(network, count)
     with torch.no_grad(), count:
         network(images)
     return count.peak

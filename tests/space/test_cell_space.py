@@ -7,7 +7,7 @@ from torch import nn
 
 from kdnas.ops.cells import EDGES, OPERATIONS, Cell, CellOperation, ZeroOperation
 from kdnas.space import make_space
-from search_spaces.cell import RelaxedEdge
+from kdnas.space.mixture import Mixture
 
 
 def test_both_kinds_of_cell_choose_among_seven_operations_on_nine_edges() -> None:
@@ -75,7 +75,7 @@ def test_none_everywhere_still_gives_features() -> None:
 
 def test_the_relaxed_edge_is_the_mixture_and_never_runs_none(float64: None) -> None:
     net = Supernet("cell")
-    edge = next(m for m in net.space.modules() if isinstance(m, RelaxedEdge))
+    edge = next(m for m in net.space.modules() if isinstance(m, Mixture))
     edge.eval()
     x = torch.rand(2, 8, 14, 14)
     p = edge.probabilities("operation")

@@ -277,17 +277,28 @@ def export(
 def cost(
     architecture: Annotated[
         str,
-        typer.Argument(metavar="ARCHITECTURE", help="architecture.json, run directory, or published name."),
+        typer.Argument(
+            metavar="ARCHITECTURE",
+            help="architecture.json, run directory, or published name; with --space, text in that space's notation: "
+            "'|nor_conv_3x3~0|+|…' of nas_bench_201, 'Genotype(normal=…' of darts.",
+        ),
     ],
     device: Device = None,
+    space: SpaceName = None,
+    dataset: DatasetName = None,
     set_: Set = None,
     json_: Json = False,
 ) -> None:
-    """What an architecture costs on a device class, by layer; needs no data."""
+    """What an architecture costs on a device class, by layer; needs no data.
+
+    Text with --space is costed for images like those of --dataset, whose data are not read; for nas_bench_201 the
+    parameters and multiply-accumulates that the benchmark lists are printed too.
+    """
     from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
-    found = api.cost(architecture, device or "wearable", **parse_assignments(set_ or []))
+    named = {key: value for key, value in (("space", space), ("dataset", dataset)) if value is not None}
+    found = api.cost(architecture, device or "wearable", **{**parse_assignments(set_ or []), **named})
     if json_:
         _print(found)
         return
@@ -314,6 +325,9 @@ def cost(
             f"{1e6 * row['latency_s']:,.1f}", "peak" if row["peak"] else "",
         )  # fmt: skip
     console.print(table)
+    if "published_params" in found:
+        params, macs = found["published_params"], found["published_macs"]
+        typer.echo(f"as {found['space']} lists it for CIFAR-10: {params:,} parameters, {macs:,} multiply-accumulates")
 
 
 LISTS = ("devices", "datasets", "spaces", "teachers", "architectures", "cache")

@@ -1,5 +1,6 @@
 """The verbs of the command line as functions: what a script can do, ``kdnas.api`` can do."""
 
+import errno
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -280,13 +281,16 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     """What an architecture costs on a device class; needs no data.
 
     Args:
-        architecture: An ``architecture.json``, a run directory, or a published name.
+        architecture: An ``architecture.json``, a run directory, or a published name; where ``space`` is given, text in
+            the notation of that space.
         device: Device class, or a TOML file.
-        settings: ``codec.*`` may be given.
+        settings: ``codec.*`` may be given; with text, ``space`` must be, and ``dataset``, ``data.channels``,
+            ``data.image_size`` and ``spaces.*`` may.
 
     Returns:
-        ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; and ``layers``: each
-        step's own costs and whether it holds the peak of activation memory.
+        ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; ``layers``: each step's
+        own costs and whether it holds the peak of activation memory; and ``published_params`` and
+        ``published_macs`` where the space is a benchmark that lists them.
 
     Raises:
         InputError: An unknown device, or no such architecture.
@@ -295,9 +299,17 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     from kdnas.cost import CostTables, exact_costs, layer_table
     from kdnas.zoo import resolve
 
-    path = Path(architecture)
-    found = Architecture.load(path if path.is_file() else resolve(architecture) / "architecture.json")
     resolved = make_settings({"device": device, **settings})
+    if "space" in settings:
+        found = _written(str(architecture), resolved)
+    else:
+        try:
+            path = Path(architecture)
+            found = Architecture.load(path if path.is_file() else resolve(architecture) / "architecture.json")
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise InputError("an architecture written as text needs its space: give --space NAME") from None
     target = load_device(device)
     space = found.make_space()
     choices = space.check(found.choices)
@@ -315,4 +327,25 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
         "budgets": dict(target.budgets),
         "fits": all(total[name] <= limit for name, limit in target.budgets.items()),
         "layers": layer_table([*encoder, *channel], target.latency_s),
+        **space.published_costs(choices),
     }
+
+
+# (channels, side) of the images of the data sets that need no folder.
+_IMAGES = {"fashion-mini": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32)}
+
+
+def _written(text: str, settings: Settings) -> Architecture:
+    """The architecture that ``text`` writes down, of the space and for the images that ``settings`` name."""
+    from kdnas.space import make_space
+
+    known = _IMAGES.get(settings.dataset, (None, None))
+    channels, size = settings.data.channels or known[0], settings.data.image_size or known[1]
+    if channels is None or size is None:
+        raise InputError(
+            f"what images {settings.dataset!r} has is not known without its data: choose among {', '.join(_IMAGES)}, "
+            "or set data.channels and data.image_size"
+        )
+    fixed = {"in_channels": channels, "image_size": size, "feature_dim": settings.spaces.feature_dim}
+    space = make_space(settings.space, **{**fixed, **settings.spaces.options})
+    return Architecture(settings.space, space.options, space.parse(text))

@@ -28,7 +28,7 @@ def draws(space: SearchSpace, count: int, seed: int = 0) -> list[dict]:
 
 
 def test_the_built_in_spaces_are_installed() -> None:
-    assert {"mobile", "cell"} <= set(SPACES)
+    assert {"mobile", "cell", "vit", "nas_bench_201", "darts"} <= set(SPACES)
 
 
 def test_an_unknown_space_and_an_unknown_option_are_named() -> None:

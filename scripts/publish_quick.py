@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from kdnas.config import make_settings
+from kdnas.config import make_settings, parse_assignments
 from kdnas.errors import InputError
 from kdnas.evaluate import validate_published
 from kdnas.pipeline import api
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mini")
     parser.add_argument("--labels", default=1000, type=int)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
     parser.add_argument("--work", type=Path, default=Path("runs/quick"))
     parser.add_argument("--out", type=Path, default=Path("runs/published/quick.json"))
     parser.add_argument("--collect", action="store_true", help="train nothing: publish what --work holds")
@@ -90,6 +91,7 @@ def main() -> None:
         "dataset": given.dataset,
         "data.labels": given.labels,
         "threads": given.threads,
+        **parse_assignments(given.set),
     }
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -125,6 +127,7 @@ def main() -> None:
     words += ["--random", str(given.random), "--random-seeds", *map(str, given.random_seeds)]
     words += ["--preset", given.preset, "--dataset", given.dataset, "--labels", str(given.labels)]
     words += ["--threads", str(given.threads)] if given.threads else []
+    words += ["--set", *given.set] if given.set else []
     write_json(given.out, validate_published({"command": " ".join(words), "rows": rows}))
     print(f"wrote {given.out}: {len(rows)} rows")
 

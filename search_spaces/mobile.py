@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from nni.mutable import label_scope
 from nni.nas.nn.pytorch import ParametrizedModule
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kdnas.errors import InputError
 from kdnas.ops import ConvBN, InvertedResidual, Step, Unit, conv_step, linear_step, pool_step
@@ -93,13 +94,8 @@ def _prefix_masks(sizes: list[int]) -> Tensor:
 
 def scaled_batch_norm(x: Tensor, bn: nn.BatchNorm2d, scale: Tensor) -> Tensor:
     """``bn(x) * scale`` with a scale per channel (C,), at no cost beyond the norm's own."""
-    momentum = bn.momentum
-    if bn.training and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-        if momentum is None:  # the plain mean over batches, as nn.BatchNorm2d does
-            momentum = 1.0 / float(bn.num_batches_tracked)
-    weight, bias = bn.weight * scale, bn.bias * scale
-    return F.batch_norm(x, bn.running_mean, bn.running_var, weight, bias, bn.training, momentum or 0.0, bn.eps)
+    result: Tensor = functional_call(bn, {"weight": bn.weight * scale, "bias": bn.bias * scale}, (x,))
+    return result
 
 
 class RelaxedBlock(Relaxed):

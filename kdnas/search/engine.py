@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from kdnas import config
 from kdnas.cost import CostTables
-from kdnas.data import Splits, batches
+from kdnas.data import Batch, Splits, batches
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
 from kdnas.loss import KnowledgeLoss
-from kdnas.run.seeds import seed_of, seeded
+from kdnas.run import ranks
+from kdnas.run.seeds import generator, seed_of, seeded
 from kdnas.run.training import channels_last, checkpoint_path, interruptible, make_trainer
 from kdnas.search.bilevel import keeping_buffers
 from kdnas.search.derive import derive
@@ -25,6 +27,38 @@ from kdnas.space.registry import make_space
 
 EpochHook = Callable[[int, float, dict[str, float]], None]
 """(epoch of the search from 0, accuracy of the derived network, costs of the likeliest one); may raise to stop."""
+
+
+def search_batches(
+    settings: config.Search, splits: Splits, labels: Tensor, *, views: int = 1, seed: int = 0, key: str = "search"
+) -> list[DataLoader[Batch]]:
+    """The batches of both levels: of the weights split, and of the architecture split.
+
+    Args:
+        settings: Of the search.
+        splits: The two splits.
+        labels: (N,) of the training images.
+        views: Views of each image that take turns.
+        seed: Of the orders.
+        key: Names the streams.
+
+    Raises:
+        InputError: The processes that search together cannot share such batches equally.
+    """
+    loaders = []
+    for level, labelled, unlabelled in (
+        ("weights", splits.weights_labelled, splits.weights_unlabelled),
+        ("architecture", splits.architecture_labelled, splits.architecture_unlabelled),
+    ):
+        loaders.append(
+            batches(
+                labelled, labels, unlabelled, batch_size=settings.batch_size,
+                labelled_fraction=settings.labelled_fraction, steps=settings.steps, views=views,
+                seed=seed_of(seed, key, level) % 2**31,
+            )
+        )  # fmt: skip
+        ranks.check_shares("search.batch_size", loaders[-1].dataset.sizes)  # type: ignore[attr-defined]
+    return loaders
 
 
 @dataclass
@@ -129,6 +163,9 @@ class Searcher:
             progress: Show a progress bar.
             key: Names the stream of batches.
 
+        Where several processes have joined (``kdnas.run.ranks``), all of them must call it with the same arguments:
+        they share each batch and get the same result. The first alone writes.
+
         Returns:
             What was found. With ``settings.epochs`` epochs of search after ``settings.warmup_epochs``.
         """
@@ -215,20 +252,12 @@ class Searcher:
                 directory, name, epochs=settings.warmup_epochs + settings.epochs, accelerator=self.accelerator,
                 progress=progress, trainer_class=Trainer,
             )  # fmt: skip
-            splits = self.splits
-            loaders = [
-                batches(
-                    labelled, self.lessons.dataset.train_labels, unlabelled, batch_size=settings.batch_size,
-                    labelled_fraction=settings.labelled_fraction, steps=settings.steps,
-                    views=self.lessons.n_views,
-                    seed=seed_of(self.seed, key, level) % 2**31,
-                )
-                for level, labelled, unlabelled in (
-                    ("weights", splits.weights_labelled, splits.weights_unlabelled),
-                    ("architecture", splits.architecture_labelled, splits.architecture_unlabelled),
-                )
-            ]  # fmt: skip
-            resume = checkpoint_path(directory, name)
+            loaders = search_batches(
+                settings, self.splits, self.lessons.dataset.train_labels, views=self.lessons.n_views, seed=self.seed,
+                key=key,
+            )  # fmt: skip
+            left = ranks.by_main(lambda: str(checkpoint_path(directory, name) or ""))
+            resume = Path(left) if left else None
             fit_kwargs = {"ckpt_path": resume, "weights_only": True} if resume else {}
             evaluator = Lightning(
                 task, trainer, train_dataloaders=loaders[0], val_dataloaders=loaders[1], fit_kwargs=fit_kwargs
@@ -237,6 +266,7 @@ class Searcher:
             with seeded(self.seed, "relaxed"):
                 strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
             channels_last(space)
+            ranks.synchronise(space)
             if weights is not None:
                 missing = [
                     key
@@ -261,10 +291,13 @@ class Searcher:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
-        ids = torch.cat([self.splits.weights_labelled, self.splits.weights_unlabelled])[:images]
+        ids = torch.cat([self.splits.weights_labelled, self.splits.weights_unlabelled])
+        # Drawn: a data set may stand in the order of its classes, and its first images be all of one.
+        ids = ids[torch.randperm(len(ids), generator=generator(self.seed, "recalibration"))[:images]]
         network.train()
-        for part in ids.split(250):
-            network(self._pixels(part, device))
+        with ranks.alone():  # every process does the same, with the same outcome
+            for part in ids.split(250):
+                network(self._pixels(part, device))
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
         return network.eval()

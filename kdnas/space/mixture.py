@@ -49,15 +49,15 @@ class Mixture(Relaxed):
 
     def _mixed(self, p: Tensor, x: Tensor) -> Tensor:
         shares = p.tolist()
-        parts = [
-            p[index] * operation(x)
-            for index, (kind, operation) in enumerate(self.operations.items())
-            if kind != "none" and shares[index] != 0
-        ]
-        if parts:
-            return sum(parts[1:], parts[0])
-        none: Tensor = self.operations["none"](x)
-        return none
+        total: Tensor | None = None
+        for index, (kind, operation) in enumerate(self.operations.items()):
+            if kind != "none" and shares[index] != 0:
+                part = p[index] * operation(x)
+                total = part if total is None else total.add_(part)
+        if total is None:
+            none: Tensor = self.operations["none"](x)
+            return none
+        return total
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The operation of ``sample``, with weights of its own."""

@@ -1,5 +1,6 @@
 """A whole search, small: what it leaves, what acts on it, and how it goes on after a stop."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -178,10 +179,17 @@ def test_recalibration_makes_the_statistics_those_of_the_data(world: World, plai
     searcher = world.searcher()
     network = plain.network
     network.stem.bn.running_mean.fill_(1e3)
+    ids = torch.cat([world.splits.weights_labelled, world.splits.weights_unlabelled])
+    # Sorted by class, as a folder is: what is drawn must not be of a few classes.
+    order = world.dataset.train_labels[ids].argsort()
+    searcher.splits = dataclasses.replace(world.splits, weights_labelled=ids[order], weights_unlabelled=ids[:0])
     searcher.recalibrated(network, torch.device("cpu"), images=200)
-    ids = torch.cat([world.splits.weights_labelled, world.splits.weights_unlabelled])[:200]
     with torch.no_grad():
         seen = network.stem.conv(world.dataset.train_images[ids] / 255 * 4 - 2)
-    torch.testing.assert_close(network.stem.bn.running_mean, seen.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(network.stem.bn.running_var, seen.var((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    # 200 images stand for all of them: within 5 % of the standard deviation, 10 % of the variance.
+    deviation = (network.stem.bn.running_mean - seen.mean((0, 2, 3))) / seen.std((0, 2, 3))
+    assert deviation.abs().max() < 0.05
+    torch.testing.assert_close(network.stem.bn.running_var, seen.var((0, 2, 3)), rtol=0.1, atol=1e-4)
+    searcher.recalibrated(network, torch.device("cpu"), images=len(ids))
+    torch.testing.assert_close(network.stem.bn.running_mean, seen.mean((0, 2, 3)), rtol=0.02, atol=1e-2)
     assert not network.training and network.stem.bn.momentum == 0.1

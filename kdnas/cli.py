@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from kdnas.errors import InputError
+from kdnas.run import ranks
 
 app = typer.Typer(
     name="kdnas",
@@ -61,14 +62,17 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
+            _check_processes(command.__name__)
             command(*args, **kwargs)
         except InputError as error:
-            typer.echo(f"kdnas: {error}", err=True)
+            if not isinstance(error, ranks.ToldError):
+                typer.echo(f"kdnas: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             begun = _last_run is not None and (_last_run / "run.json").exists()
             hint = f"; go on with: kdnas {command.__name__} --resume {shlex.quote(str(_last_run))}" if begun else ""
-            typer.echo(f"\nkdnas: stopped{hint}", err=True)
+            if ranks.launched()[0] == 0:
+                typer.echo(f"\nkdnas: stopped{hint}", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output went away (| head)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,6 +84,14 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def _check_processes(command: str) -> None:
+    """Refuse what two processes would do twice."""
+    rank, processes = ranks.launched()
+    if processes > 1 and command not in ("run", "search", "distill"):
+        kind = InputError if rank == 0 else ranks.ToldError
+        raise kind(f"`kdnas {command.rstrip('_')}` runs in one process: start it without torchrun")
 
 
 _last_run: Path | None = None
@@ -103,14 +115,16 @@ def _go(
     from kdnas.pipeline import api
 
     named = {key: value for key, value in given.items() if value is not None}
-    layers = {**(load_config(config) if config else {}), **parse_assignments(pairs or []), **named}
-    if resume is None:
-        _last_run = out or api.default_directory(make_settings(layers), verb)
-    else:
-        _last_run = resume
-    own = {key: value for key, value in extra.items() if value is not None}
-    path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **own, **layers)
-    _finish(verb, path, as_json)
+
+    def read() -> tuple[dict[str, Any], Path]:
+        layers = {**(load_config(config) if config else {}), **parse_assignments(pairs or []), **named}
+        return layers, resume or out or api.default_directory(make_settings(layers), verb)
+
+    with ranks.joined():
+        layers, _last_run = ranks.by_main(read)
+        own = {key: value for key, value in extra.items() if value is not None}
+        path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **own, **layers)
+        ranks.by_main(lambda: _finish(verb, path, as_json))
 
 
 def _finish(verb: str, path: Path, as_json: bool) -> None:

@@ -1,13 +1,17 @@
-"""Write the README's results from runs/published/quick.json: python scripts/readme_results.py [--check]."""
+"""Write the README's results from runs/published/: python scripts/readme_results.py [--check].
+
+Each table stands between markers that name its file. Where there is no such file, nothing stands between them.
+"""
 
 import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN = "<!-- results: made by scripts/readme_results.py from runs/published/quick.json -->"
+BEGIN = "<!-- results: made by scripts/readme_results.py from runs/published/{} -->"
 END = "<!-- end of results -->"
 
 
@@ -17,9 +21,8 @@ def spread(values: list[float], scale: float = 100.0, digits: int = 1) -> str:
     return f"{text} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
-def section() -> str:
+def quick(document: dict) -> str:
     """The results in markdown."""
-    document = json.loads((ROOT / "runs" / "published" / "quick.json").read_text())
     at: dict[tuple[str, str], list[dict]] = defaultdict(list)
     teacher: dict[str, list[float]] = defaultdict(list)
     for row in document["rows"]:
@@ -73,15 +76,164 @@ def section() -> str:
     return "\n".join(lines)
 
 
+COSTS = {
+    "params": "parameters", "macs": "MACs", "sram_bytes": "peak SRAM", "flash_bytes": "flash", "latency_s": "latency",
+}  # fmt: skip
+SYSTEMS = {
+    "kdnas": "kdnas",
+    "kdnas-budget": "kdnas, with budgets",
+    "largest": "largest network, trained",
+    "nni": "NNI's DARTS",
+    "darts": "DARTS",
+    "random": "best of random",
+    "mobilenet-v2": "MobileNetV2, scaled",
+    "no-kd-search": "search without distillation",
+    "no-penalty": "search without penalty",
+}
+
+
+def groups(rows: Iterable[dict], *keys: str) -> dict[tuple, list[dict]]:
+    """Rows that agree in ``keys``, in order of appearance."""
+    found: dict[tuple, list[dict]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return found
+
+
+def table(document: dict, about: str, heads: list[str], lines: Iterable[list[str]]) -> str:
+    """A sentence, a markdown table, and the command."""
+    cells = [heads, ["---"] * len(heads), *lines]
+    rows = ["| " + " | ".join(line) + " |" if line[0] != "---" else "|" + "---|" * len(line) for line in cells]
+    return "\n".join([about, "", *rows, "", f"Made by `{document['command']}`."])
+
+
+def seeds(rows: list[dict]) -> str:
+    """How many seeds there are, in words."""
+    count = len({row["seed"] for row in rows})
+    return "1 seed" if count == 1 else f"{count} seeds, mean ± std"
+
+
+def search_speed(document: dict) -> str:
+    """What a step of the search takes."""
+    devices = {row.get("device") for row in document["rows"]}
+    lines = []
+    for row in document["rows"]:
+        system = SYSTEMS.get(row["system"], row["system"]) + (f", {row['relaxation']}" if row["relaxation"] else "")
+        ratio = "" if row["ratio_to_largest"] is None else f"{row['ratio_to_largest']:.2f}"
+        space = f"`{row['space']}`" + (f", {row['device']}" if len(devices) > 1 else "")
+        lines.append([space, system, f"{1e3 * row['step_s']:.1f}", ratio, f"{row['peak_bytes'] / 1e6:.0f}"])
+    about = (
+        "A bilevel step of the search (one of the architecture, one of the weights) against one training step of the "
+        "space's largest network."
+    )
+    return table(document, about, ["space", "system", "ms per step", "times the largest", "peak memory (MB)"], lines)
+
+
+def budgets(document: dict) -> str:
+    """How far the budgets are used."""
+    lines = []
+    for (device,), rows in groups(document["rows"], "device").items():
+        found = groups(rows, "seed")
+        # In every seed, the cost nearest to its budget.
+        binding = [max(own, key=lambda row: row["value"] / row["budget"]) for own in found.values()]
+        uses = [row["value"] / row["budget"] for row in binding]
+        names = ", ".join(dict.fromkeys(COSTS.get(row["cost"], row["cost"]) for row in binding))
+        fits = "yes" if all(row["largest_fits"] for row in rows) else "no"
+        lines.append(
+            [
+                f"`{device}`", names, f"{100 * statistics.mean(uses):.1f}",
+                f"{100 * min(uses):.1f}–{100 * max(uses):.1f}",
+                f"{sum(use <= 1 for use in uses)} of {len(uses)}", fits,
+            ]
+        )  # fmt: skip
+    about = "How far the transmitter found uses the budget that binds it, over seeds: mean, lowest and highest, in %."
+    heads = ["device class", "binding cost", "its use: mean", "range", "inside all budgets", "largest network fits"]
+    return table(document, about, heads, lines)
+
+
+def collapse(document: dict) -> str:
+    """What protects the search."""
+    rows = document["rows"]
+    several = len({row["device"] for row in rows}) > 1
+    lines = []
+    for (space, device, protection), own in groups(rows, "space", "device", "protection").items():
+        numbers = [spread([row[key] for row in own]) for key in ("gap", "accuracy_derived", "accuracy_unlabelled")]
+        name = f"`{space}`" + (f", `{device}`" if several else "")
+        lines.append([name, protection, *numbers, spread([row["skips"] for row in own], 1)])
+    about = (
+        "What protects the search from collapse: the discretisation gap (accuracy of the relaxed supernet less that "
+        f"of the derived network), what the derived network is worth, and how many choices skip; {seeds(rows)}."
+    )
+    heads = [
+        "space", "protection", "gap (points)", "derived: architecture split (%)", "derived: unlabelled images (%)",
+        "skips",
+    ]  # fmt: skip
+    return table(document, about, heads, lines)
+
+
+def search_baselines(document: dict) -> str:
+    """The search against other ways."""
+    rows = document["rows"]
+    lines = [
+        [
+            f"`{device}`", SYSTEMS.get(system, system), spread([row["accuracy"] for row in own]),
+            spread([row["params"] for row in own], 1, 0), spread([row["macs"] for row in own], 1e-6, 2),
+            f"{sum(row['in_budget'] for row in own)} of {len(own)}",
+        ]
+        for (device, system), own in groups(rows, "device", "system").items()
+    ]  # fmt: skip
+    about = f"Test accuracy by the way in which the architecture was found, all trained alike; {seeds(rows)}."
+    heads = ["device class", "system", "accuracy (%)", "parameters", "MACs (M)", "inside all budgets"]
+    return table(document, about, heads, lines)
+
+
+def nas_bench_201(document: dict) -> str:
+    """The strings found; a bar inside a table is written with a backslash."""
+    lines = [
+        [
+            SYSTEMS.get(row["system"], row["system"]), str(row["seed"]), "`" + row["arch"].replace("|", "\\|") + "`",
+            str(row["skips"]), f"{100 * row['gap']:.1f}",
+        ]
+        for (_,), own in groups(document["rows"], "system").items() for row in own
+    ]  # fmt: skip
+    about = (
+        "What searches in NAS-Bench-201 find on CIFAR-10 with a small proxy network; each string can be looked up in "
+        "the benchmark."
+    )
+    return table(document, about, ["system", "seed", "architecture", "skips", "gap (points)"], lines)
+
+
+SECTIONS: dict[str, Callable[[dict], str]] = {
+    "quick.json": quick,
+    "search_speed.json": search_speed,
+    "budgets.json": budgets,
+    "collapse.json": collapse,
+    "search_baselines.json": search_baselines,
+    "nas_bench_201.json": nas_bench_201,
+}
+
+
+def rewritten(text: str) -> str:
+    """The README with every section as the published tables give it."""
+    for name, make in SECTIONS.items():
+        begin = BEGIN.format(name)
+        head, found, rest = text.partition(begin)
+        _, closed, tail = rest.partition(END)
+        if not found or not closed:
+            sys.exit(f"README.md: the markers {begin} and {END} are not both there: put them where the table belongs")
+        path = ROOT / "runs" / "published" / name
+        made = make(json.loads(path.read_text())) + "\n" if path.exists() else ""
+        text = f"{head}{begin}\n{made}{END}{tail}"
+    return text
+
+
 def main() -> None:
-    """Rewrite the section, or with ``--check`` exit 1 where it is not what the published table gives."""
+    """Rewrite the sections, or with ``--check`` exit 1 where one is not what its published table gives."""
     path = ROOT / "README.md"
     text = path.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    new = f"{head}{BEGIN}\n{section()}\n{END}{tail}"
+    new = rewritten(text)
     if "--check" in sys.argv:
-        sys.exit(0 if new == text else "README.md: the results are not those of runs/published/quick.json")
+        sys.exit(0 if new == text else "README.md: the results are not those of runs/published: run this script")
     path.write_text(new)
 
 

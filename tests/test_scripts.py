@@ -1,10 +1,15 @@
 """The scripts: what they install and call, and when; with a stub interpreter that installs nothing."""
 
+import importlib.util
+import json
 import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -134,3 +139,140 @@ def test_scripts_can_be_executed() -> None:
     scripts = [path for path in (ROOT / "scripts").iterdir() if path.suffix == ""] + [ROOT / ".ci/run"]
     assert len(scripts) >= 8
     assert all(path.stat().st_mode & stat.S_IXUSR for path in scripts if path.is_file())
+
+
+def test_the_results_in_the_readme_are_the_published_ones() -> None:
+    command = [sys.executable, str(ROOT / "scripts/readme_results.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class Readme:
+    """A README of nothing but markers, and the script that fills it in."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec = importlib.util.spec_from_file_location("readme_results", ROOT / "scripts/readme_results.py")
+        assert spec is not None and spec.loader is not None
+        self.script: ModuleType = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.script)
+        monkeypatch.setattr(self.script, "ROOT", directory)
+        self.monkeypatch, self.path = monkeypatch, directory / "README.md"
+        self.tables = directory / "runs/published"
+        self.tables.mkdir(parents=True)
+        parts = [f"{self.script.BEGIN.format(name)}\n{self.script.END}" for name in self.script.SECTIONS]
+        self.path.write_text("\n\n".join(["# before", *parts, "after"]) + "\n")
+
+    def publish(self, name: str, rows: list[dict[str, Any]]) -> None:
+        (self.tables / name).write_text(json.dumps({"command": "make it", "rows": rows}))
+
+    def __call__(self, *arguments: str) -> None:
+        self.monkeypatch.setattr(sys, "argv", ["readme_results.py", *arguments])
+        self.script.main()
+
+    def section(self, name: str) -> list[str]:
+        """The lines of the table between a file's markers."""
+        part = self.path.read_text().partition(self.script.BEGIN.format(name))[2].partition(self.script.END)[0]
+        return [line for line in part.splitlines() if line.startswith("|")]
+
+
+@pytest.fixture
+def readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Readme:
+    return Readme(tmp_path, monkeypatch)
+
+
+def test_readme_without_tables_stays_as_it_is_and_check_tells_when_one_is_new(readme: Readme) -> None:
+    before = readme.path.read_text()
+    readme()
+    assert readme.path.read_text() == before
+    row = {"device": "mcu", "seed": 0, "cost": "macs", "value": 95.0, "budget": 100.0, "largest_fits": False}
+    readme.publish("budgets.json", [row])
+    with pytest.raises(SystemExit) as caught:
+        readme("--check")
+    assert "not those of runs/published" in str(caught.value)
+    assert readme.path.read_text() == before
+    readme()
+    with pytest.raises(SystemExit) as caught:
+        readme("--check")
+    assert caught.value.code == 0
+    text = readme.path.read_text()
+    assert text.startswith("# before\n") and text.endswith("after\n") and "Made by `make it`." in text
+    (readme.tables / "budgets.json").unlink()
+    readme()
+    assert readme.path.read_text() == before  # no number outlives its table
+
+
+def test_readme_without_markers_is_refused(readme: Readme) -> None:
+    text = readme.path.read_text().replace(readme.script.BEGIN.format("collapse.json"), "")
+    readme.path.write_text(text)
+    with pytest.raises(SystemExit, match=r"collapse\.json"):
+        readme()
+    assert readme.path.read_text() == text
+
+
+def test_readme_speed(readme: Readme) -> None:
+    row = {"space": "cell", "step_s": 0.1, "peak_bytes": 150_400_000, "ratio_to_largest": None, "relaxation": None}
+    ours = {"system": "kdnas", "relaxation": "gumbel", "step_s": 0.18044, "ratio_to_largest": 1.8}
+    readme.publish("search_speed.json", [{**row, "system": "largest"}, {**row, **ours}])
+    readme()
+    assert readme.section("search_speed.json") == [
+        "| space | system | ms per step | times the largest | peak memory (MB) |",
+        "|---|---|---|---|---|",
+        "| `cell` | largest network, trained | 100.0 |  | 150 |",
+        "| `cell` | kdnas, gumbel | 180.4 | 1.80 | 150 |",
+    ]
+
+
+def test_readme_budgets_shows_what_binds_in_each_seed(readme: Readme) -> None:
+    uses = {0: {"params": 0.5, "macs": 0.96}, 1: {"params": 0.98, "macs": 0.9}, 2: {"params": 0.2, "macs": 1.03}}
+    rows = [
+        {"device": "mcu", "seed": seed, "cost": cost, "value": 400 * use, "budget": 400, "largest_fits": False}
+        for seed, own in uses.items()
+        for cost, use in own.items()
+    ]
+    readme.publish("budgets.json", rows)
+    readme()
+    assert readme.section("budgets.json")[2:] == ["| `mcu` | MACs, parameters | 99.0 | 96.0–103.0 | 2 of 3 | no |"]
+
+
+def test_readme_collapse(readme: Readme) -> None:
+    row = {"space": "cell", "device": "wearable", "protection": "none"}
+    numbers = [(0.30, 0.40, 0.41, 3), (0.34, 0.44, 0.43, 5)]  # standard deviations: 2.8, 2.8, 1.4, 1.4
+    keys = ("gap", "accuracy_derived", "accuracy_unlabelled", "skips")
+    rows = [{**row, "seed": seed, **dict(zip(keys, own, strict=True))} for seed, own in enumerate(numbers)]
+    readme.publish("collapse.json", [*rows, {**rows[0], "protection": "warm-up", "gap": -0.01}])
+    readme()
+    assert readme.section("collapse.json")[2:] == [
+        "| `cell` | none | 32.0 ± 2.8 | 42.0 ± 2.8 | 42.0 ± 1.4 | 4.0 ± 1.4 |",
+        "| `cell` | warm-up | -1.0 | 40.0 | 41.0 | 3.0 |",
+    ]
+
+
+def test_readme_search_baselines(readme: Readme) -> None:
+    rows = [
+        {"device": "mcu", "system": "random", "seed": seed, "accuracy": accuracy, "params": params, "macs": macs,
+         "in_budget": seed == 0}
+        for seed, accuracy, params, macs in ((0, 0.80, 1000, 1_000_000), (1, 0.82, 1200, 1_200_000))
+    ]  # fmt: skip
+    readme.publish("search_baselines.json", rows)
+    readme()
+    assert readme.section("search_baselines.json")[2:] == [
+        "| `mcu` | best of random | 81.0 ± 1.4 | 1100 ± 141 | 1.10 ± 0.14 | 1 of 2 |"
+    ]
+
+
+def test_readme_nas_bench_keeps_the_bars_of_a_string_inside_its_cell(readme: Readme) -> None:
+    arch = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+    rows = [
+        {"system": system, "seed": seed, "arch": arch, "skips": 1, "gap": 0.0123}
+        for seed in (0, 1)
+        for system in ("darts", "kdnas")
+    ]
+    readme.publish("nas_bench_201.json", rows)
+    readme()
+    lines = readme.section("nas_bench_201.json")[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| DARTS", "0"], ["| DARTS", "1"], ["| kdnas", "0"], ["| kdnas", "1"],
+    ]  # fmt: skip
+    assert lines[0].replace("\\|", "/").count("|") == 6
+    assert lines[0].endswith(" | 1 | 1.2 |")
+    assert lines[0].replace("\\|", "|").split("`")[1] == arch

@@ -15,6 +15,9 @@ Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a softmax in float32
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Above = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
 Labels = Positive | Literal["all"]
 
 
@@ -172,6 +175,98 @@ class Published(_Model):
         return self
 
 
+class _Row(_Model):
+    # A script may publish more than what is drawn.
+    model_config = ConfigDict(extra="ignore")
+
+
+class SearchSpeedRow(_Row):
+    """One system on one space: seconds of a step, memory over what the process held before."""
+
+    space: Name
+    system: Name
+    relaxation: Name | None
+    step_s: Above
+    peak_bytes: Positive
+    images_per_s: Above
+    ratio_to_largest: Above | None
+    device: Name | None = None
+    batch_size: Positive | None = None
+    threads: Positive | None = None
+
+
+class BudgetRow(_Row):
+    """One cost of the transmitter found for a device class with one seed, and its limit, in the units of ``Costs``."""
+
+    device: Name
+    seed: int
+    cost: Name
+    value: NotNegative
+    budget: Above
+    largest_fits: bool
+
+
+class CollapseRow(_Row):
+    """One search under one protection: the gap is the accuracy of the supernet less that of the derived network."""
+
+    space: Name
+    device: Name
+    protection: Name
+    seed: int
+    gap: Difference
+    accuracy_relaxed: Fraction
+    accuracy_derived: Fraction
+    accuracy_unlabelled: Fraction
+    skips: NotNegative
+    eigenvalue: float | None
+    entropy: float
+    binding_use: NotNegative
+    likely_over_budget: NotNegative
+
+
+class SearchBaselineRow(_Row):
+    """One way to an architecture, with one seed: test accuracy after the same training, the transmitter's costs."""
+
+    device: Name
+    system: Name
+    seed: int
+    accuracy: Fraction
+    ci95: NotNegative | None
+    params: Count
+    macs: Count
+    in_budget: bool
+
+
+class NasBench201Row(_Row):
+    """One search in NAS-Bench-201: its string, what the benchmark lists for it, and how the search ended."""
+
+    system: Name
+    seed: int
+    arch: Name
+    published_params: NotNegative
+    published_macs: NotNegative
+    skips: Count
+    accuracy_relaxed: Fraction
+    accuracy_derived: Fraction
+    gap: Difference
+    eigenvalues: list[float]
+    search_s: NotNegative
+    steps: Positive
+    channels: Positive
+    cells: Positive
+
+
+# By the kind of table: the form of a row, and the columns in which no two rows agree.
+_TABLES: dict[str, tuple[type[_Model], tuple[str, ...]]] = {
+    "quick": (PublishedRow, ()),
+    "search speed": (SearchSpeedRow, ("space", "system", "relaxation", "device")),
+    "budgets": (BudgetRow, ("device", "seed", "cost")),
+    "collapse": (CollapseRow, ("space", "device", "protection", "seed")),
+    "search baselines": (SearchBaselineRow, ("device", "system", "seed")),
+    "NAS-Bench-201": (NasBench201Row, ("system", "seed")),
+}
+
+
 def results_document(
     *,
     device: str,
@@ -247,6 +342,70 @@ def validate_results(value: Any, source: str = "results.json") -> dict[str, Any]
 def validate_published(value: Any, source: str = "the published table") -> dict[str, Any]:
     """Check a table of ``runs/published/``: ``{"command": ..., "rows": [...]}``; as ``validate_results``."""
     return _validate(Published, value, source)
+
+
+def table_kind(value: Any, source: str = "the table") -> str:
+    """Recognise a table of ``runs/published/`` by the keys of its first row.
+
+    Args:
+        value: What was read from the file.
+        source: How the message names the file.
+
+    Returns:
+        ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"`` or ``"NAS-Bench-201"``.
+
+    Raises:
+        InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.
+    """
+    rows = value.get("rows") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+        raise InputError(f'{source}: rows: missing or empty; a table is {{"command": ..., "rows": [{{...}}, ...]}}')
+    needed = {
+        kind: [key for key, field in model.model_fields.items() if field.is_required()]
+        for kind, (model, _) in _TABLES.items()
+    }
+    missing = {kind: [key for key in keys if key not in rows[0]] for kind, keys in needed.items()}
+    nearest = min(needed, key=lambda kind: len(missing[kind]) / len(needed[kind]))
+    if missing[nearest] == needed[nearest]:
+        raise InputError(f"{source}: rows[0]: no key of any table that can be drawn ({', '.join(needed)})")
+    if missing[nearest]:
+        raise InputError(
+            f"{source}: rows[0]: no table that can be drawn; nearest to {nearest}, which needs also: "
+            f"{', '.join(missing[nearest])}"
+        )
+    return nearest
+
+
+def validate_table(value: Any, source: str = "the table") -> str:
+    """Check any table of ``runs/published/``; unknown keys are errors in ``quick`` alone.
+
+    Args:
+        value: What was read from the file.
+        source: How the message names the file.
+
+    Returns:
+        The kind of table, as from ``table_kind``.
+
+    Raises:
+        InputError: One line that names the first bad key.
+    """
+    kind = table_kind(value, source)
+    row, key = _TABLES[kind]
+    if kind == "quick":
+        _validate(Published, value, source)
+        return kind
+
+    class Table(_Model):
+        command: Name
+        rows: list[row]  # type: ignore[valid-type]
+
+        @model_validator(mode="after")
+        def _consistent(self) -> "Table":
+            _no_twins("rows", self.rows, key)
+            return self
+
+    _validate(Table, value, source)
+    return kind
 
 
 def _validate(model: type[BaseModel], value: Any, source: str) -> dict[str, Any]:

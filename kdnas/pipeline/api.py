@@ -3,12 +3,14 @@
 import errno
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdnas.config import Settings, make_settings
 from kdnas.device import load_device
 from kdnas.errors import InputError
+from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
 from kdnas.run.process import configure_process
 from kdnas.space import Architecture
@@ -45,6 +47,29 @@ def _go(
     architecture: str | Path | None = None,
     weights: str | Path | None = None,
 ) -> Path:
+    with ranks.joined():
+        if ranks.rank() > 0:
+            say, progress = _quiet, False
+        begun = ranks.by_main(lambda: str(_begin(verb, given, out, resume, architecture, weights).path))
+        directory = RunDirectory.open(Path(begun))
+        try:
+            _through(STAGES[verb], directory, make_settings(directory.settings), say, progress, architecture, weights)
+        except InputError:
+            if resume is None and ranks.rank() == 0:
+                directory.discard()  # nothing was computed: the corrected command can use the same place
+            raise
+        return directory.path
+
+
+def _begin(
+    verb: str,
+    given: Mapping[str, Any],
+    out: str | Path | None,
+    resume: str | Path | None,
+    architecture: str | Path | None,
+    weights: str | Path | None,
+) -> RunDirectory:
+    """The run directory to work in, a new one unless ``resume`` names it; refuses what can be refused at once."""
     if weights is not None:
         if architecture is None or resume is not None:
             raise InputError("weights of an encoder go with its architecture, in a new run")
@@ -60,21 +85,14 @@ def _go(
         for key, value in given.items():
             if make_settings(directory.settings, {key: value}) != settings:
                 raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
-    else:
-        settings = make_settings(_absolute(make_settings(given)))
-        device = load_device(settings.device)  # refused before anything is written or imported
-        directory = RunDirectory.create(
-            Path(out) if out is not None else default_directory(settings, verb),
-            settings.model_dump(mode="json"),
-            {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json")},
-        )
-    try:
-        _through(STAGES[verb], directory, settings, say, progress, architecture, weights)
-    except InputError:
-        if resume is None:
-            directory.discard()  # nothing was computed: the corrected command can use the same place
-        raise
-    return directory.path
+        return directory
+    settings = make_settings(_absolute(make_settings(given)))
+    device = load_device(settings.device)  # refused before anything is written or imported
+    return RunDirectory.create(
+        Path(out) if out is not None else default_directory(settings, verb),
+        settings.model_dump(mode="json"),
+        {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json")},
+    )
 
 
 def _absolute(settings: Settings) -> dict[str, Any]:
@@ -109,24 +127,38 @@ def _through(
         "teach": stages.teach, "tune": stages.tune, "search": stages.search, "distill": stages.distill,
         "no-kd": stages.baseline, "evaluate": stages.evaluate, "plot": stages.plot,
     }  # fmt: skip
-    context.check()
-    if architecture is not None:
+
+    def check_and_bring() -> None:
+        context.check()
+        if architecture is None:
+            return
         found = stages.architecture_of(context, Path(architecture))
         if weights is not None:
             network = found.network()
             load_weights(network, weights)
             write_tensors(directory.path / "inherited.safetensors", network.state_dict())
         found.save(directory.path / "architecture.json")
+
+    ranks.by_main(check_and_bring)
     if directory.document.get("architecture"):
         names = [name for name in names if name not in ("tune", "search")]
     elif "search" in names and (not settings.tune.enabled or directory.report("search") is not None):
         names = [name for name in names if name != "tune"]  # a study after the search would act on nothing
+    if "search" in names:
+        ranks.by_main(context.check_ranks)
     for number, name in enumerate(names, 1):
-        if directory.report(name) is not None:
+        if ranks.by_main(partial(_is_done, directory, name)):
             say(f"[{number}/{len(names)}] {name}: done before")
             continue
         say(f"[{number}/{len(names)}] {name}")
-        steps[name](context, say)
+        if name == "search":
+            stages.search(context, say)  # the one stage that all processes share
+        else:
+            ranks.by_main(partial(steps[name], context, say))
+
+
+def _is_done(directory: RunDirectory, stage: str) -> bool:
+    return directory.report(stage) is not None
 
 
 def run(
@@ -239,7 +271,7 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
     """Draw the figures of a run, or of a published table, from its JSON alone.
 
     Args:
-        source: A run directory (figures go below it), or a published JSON file.
+        source: A run directory (figures go below it), or a published JSON file; its kind is told from its rows' keys.
         out: Where a table's figures go; beside it unless given.
 
     Returns:
@@ -248,14 +280,14 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
     Raises:
         InputError: There is no such thing, or it is malformed (the key is named).
     """
-    from kdnas.plot import plot_published, plot_run
+    from kdnas.plot import plot_run, plot_table
 
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
     if source.is_dir() and out is not None:
         raise InputError("the figures of a run go into its own folder: leave out --out")
-    return plot_run(source) if source.is_dir() else plot_published(source, out or source.parent)
+    return plot_run(source) if source.is_dir() else plot_table(source, out or source.parent)
 
 
 def export(run: str | Path, *, name: str | None = None, out: str | Path | None = None) -> Path:

@@ -18,10 +18,11 @@ from kdnas.errors import InputError
 from kdnas.knowledge import AdaptedTeacher, Store, adapt
 from kdnas.knowledge.lessons import Lessons
 from kdnas.ops import Step
+from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
 from kdnas.run.seeds import seeded
 from kdnas.search.derive import derive
-from kdnas.search.engine import Searcher
+from kdnas.search.engine import Searcher, search_batches
 from kdnas.space.base import SearchSpace
 from kdnas.space.registry import make_space
 
@@ -181,6 +182,15 @@ class Context:
         self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}
         derive(self.tables, flat, self.encoder_budgets)
+
+    def check_ranks(self) -> None:
+        """Refuse a search that the processes which have joined cannot share.
+
+        Raises:
+            InputError: Its batches cannot be shared equally, or it would run on a GPU.
+        """
+        ranks.check_device(self.settings.accelerator)
+        search_batches(self.settings.search, self.splits, self.dataset.train_labels)
 
     @cached_property
     def searcher(self) -> Searcher:

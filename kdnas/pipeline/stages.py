@@ -15,6 +15,7 @@ from kdnas.link import Link
 from kdnas.pipeline import board
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
+from kdnas.run import ranks
 from kdnas.run.files import hash_of, read_json, sha256_file, write_json
 from kdnas.run.seeds import seeded
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
@@ -45,10 +46,10 @@ def teach(context: Context, say: Say) -> None:
 def _warmed(context: Context) -> dict[str, Tensor]:
     """The warmed-up supernet that trials and the search branch from; trained once."""
     path = context.path / "checkpoints" / "warm-up.safetensors"
-    if not path.exists():
+    if not ranks.by_main(path.exists):
         s = context.settings
         weights = context.searcher.warm_up(s.search, s.loss, context.path, "warm-up", progress=context.progress)
-        write_tensors(path, weights)
+        ranks.by_main(lambda: write_tensors(path, weights))
     return read_tensors(path)
 
 
@@ -109,7 +110,7 @@ def train_clean(context: Context, network: nn.Module, name: str) -> float:
 
 
 def search(context: Context, say: Say) -> None:
-    """The full search with the study's weights (or the settings', where there was no study)."""
+    """The full search with the study's weights (or the settings', where there was no study); all processes share it."""
     s = context.settings
     tuned = context.directory.report("tune")
     loss, settings = s.loss, s.search
@@ -119,7 +120,12 @@ def search(context: Context, say: Say) -> None:
         prefix = "penalty."
         penalty = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
         settings = settings.model_copy(update={"penalty": {**settings.penalty, **penalty}})
+
+    def prepare() -> None:
+        _ = context.searcher  # adapts the teacher and stores what it says, where the cache has lost them
+
     with context.directory.stage("search") as report:
+        ranks.by_main(prepare)
         result = context.searcher.run(
             settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=_warmed(context),
             on_epoch=lambda epoch, accuracy, likely: None, progress=context.progress,
@@ -128,14 +134,18 @@ def search(context: Context, say: Say) -> None:
             s.space, context.space_options, result.choices, result.costs,
             {"data": context.dataset.hash, "teacher": context.teacher.hash, "device": context.device.hash},
         )  # fmt: skip
-        write_tensors(context.path / "inherited.safetensors", result.network.state_dict())
-        architecture.save(context.path / "architecture.json")
         report |= {
             "choices": result.choices, "costs": result.costs, "likely": result.likely, "penalty": settings.penalty,
             "kd": loss.kd, "accuracy_relaxed": result.accuracy_relaxed, "accuracy_derived": result.accuracy_derived,
             "gap": result.gap, "history": result.history,
         }  # fmt: skip
-        board.add_search(context.path, report, context.space.domains(), layers(result.network, context.dataset))
+
+        def keep() -> None:
+            write_tensors(context.path / "inherited.safetensors", result.network.state_dict())
+            architecture.save(context.path / "architecture.json")
+            board.add_search(context.path, report, context.space.domains(), layers(result.network, context.dataset))
+
+        ranks.by_main(keep)
     used = {name: result.costs[name] / budget for name, budget in context.encoder_budgets.items()}
     binding = max(used, key=lambda name: used[name])
     say(

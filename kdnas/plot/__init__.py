@@ -5,6 +5,14 @@ from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
 from kdnas.plot.draw import plot_published, plot_run
 from kdnas.plot.published import devices_figure, seed_bands_figure
+from kdnas.plot.published_search import (
+    budgets_figure,
+    collapse_figure,
+    nas_bench_201_figure,
+    plot_table,
+    search_baselines_figure,
+    search_speed_figure,
+)
 from kdnas.plot.search import alphas_figure, ranks_figure, trials_figure
 from kdnas.plot.style import figure_to_array, save
 
@@ -13,13 +21,19 @@ __all__ = [
     "accuracy_against_snr",
     "alphas_figure",
     "architecture_figure",
+    "budgets_figure",
+    "collapse_figure",
     "cost_against_budget",
     "devices_figure",
     "figure_to_array",
+    "nas_bench_201_figure",
     "plot_published",
     "plot_run",
+    "plot_table",
     "ranks_figure",
     "save",
+    "search_baselines_figure",
+    "search_speed_figure",
     "seed_bands_figure",
     "trials_figure",
 ]

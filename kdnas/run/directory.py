@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.errors import InputError
+from kdnas.run import ranks
 from kdnas.run.files import read_json, write_json
 
 PACKAGES = ("kdnas", "torch", "nni", "pytorch-lightning", "optuna", "numpy")
@@ -93,7 +94,8 @@ class RunDirectory:
         began = time.perf_counter()
         yield report
         report["seconds"] = round(time.perf_counter() - began, 2)
-        write_json(self.path / "stages" / f"{name}.json", report)
+        if ranks.rank() == 0:
+            write_json(self.path / "stages" / f"{name}.json", report)
 
 
 def versions() -> dict[str, str]:

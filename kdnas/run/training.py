@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdnas.errors import InputError
+from kdnas.run import ranks
 from kdnas.run.files import atomic_write
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def make_trainer(
         progress: Show a progress bar.
         trainer_class: What to build instead of ``pytorch_lightning.Trainer`` (NNI wants its own traced one).
         kwargs: Passed on to ``pytorch_lightning.Trainer``.
+
+    Of several processes that compute together, all but the first neither log nor write.
     """
     import pytorch_lightning as pl
     import torch
@@ -69,6 +72,10 @@ def make_trainer(
             torch.save(checkpoint, buffer)
             atomic_write(path, buffer.getvalue())
 
+    if ranks.world() > 1:
+        ranks.check_device(accelerator)
+    writes = ranks.rank() == 0
+    progress = progress and writes
     keep = ModelCheckpoint(
         dirpath=directory / "checkpoints", filename=name, every_n_epochs=1, save_top_k=1, save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -77,8 +84,13 @@ def make_trainer(
         max_epochs=epochs,
         accelerator=torch_device(accelerator).type,
         devices=1,
-        logger=TensorBoardLogger(directory / "tensorboard", name=name, version=""),
-        callbacks=[keep, *([RichProgressBar(leave=False)] if progress else []), *kwargs.pop("callbacks", [])],
+        logger=writes and TensorBoardLogger(directory / "tensorboard", name=name, version=""),
+        enable_checkpointing=writes,
+        callbacks=[
+            *([keep] if writes else []),
+            *([RichProgressBar(leave=False)] if progress else []),
+            *kwargs.pop("callbacks", []),
+        ],
         enable_progress_bar=progress,
         enable_model_summary=False,
         use_distributed_sampler=False,

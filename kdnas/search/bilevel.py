@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 Loss = Callable[[], Tensor]
+Average = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 def _gradients(loss: Tensor, of: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
@@ -32,7 +33,12 @@ def keeping_buffers(module: nn.Module) -> Iterator[None]:
 
 
 def unrolled_gradient(
-    train: Loss, val: Loss, weights: Sequence[nn.Parameter], alphas: Sequence[nn.Parameter], rate: float
+    train: Loss,
+    val: Loss,
+    weights: Sequence[nn.Parameter],
+    alphas: Sequence[nn.Parameter],
+    rate: float,
+    average: Average = list,
 ) -> tuple[Tensor, list[Tensor]]:
     """∇_α L_val(w - ξ ∇_w L_train(w, α), α), second order (DARTS, arXiv 1806.09055, eq. 7 and 8).
 
@@ -45,6 +51,7 @@ def unrolled_gradient(
         weights: w.
         alphas: α.
         rate: ξ, the learning rate of the unrolled step of plain gradient descent.
+        average: Gradients to their means over all processes, where several share a batch.
 
     Returns:
         L_val at the unrolled weights, and its gradient for each of ``alphas``.
@@ -57,18 +64,18 @@ def unrolled_gradient(
                 w.copy_(w0).add_(step, alpha=scale)
 
     try:
-        put(_gradients(train(), weights), -rate)
+        put(average(_gradients(train(), weights)), -rate)
         loss = val()
-        both = _gradients(loss, [*alphas, *weights])
+        both = average(_gradients(loss, [*alphas, *weights]))
         direct, towards = both[: len(alphas)], both[len(alphas) :]
         norm = float(_dot(towards, towards)) ** 0.5
         if norm == 0:
             return loss.detach(), direct
         epsilon = 0.01 / norm
         put(towards, epsilon)
-        above = _gradients(train(), alphas)
+        above = average(_gradients(train(), alphas))
         put(towards, -epsilon)
-        below = _gradients(train(), alphas)
+        below = average(_gradients(train(), alphas))
     finally:
         put(start, 0.0)
     scale = rate / (2 * epsilon)

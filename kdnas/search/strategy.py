@@ -27,6 +27,7 @@ from kdnas.cost import CostTables
 from kdnas.data import Batch
 from kdnas.knowledge.lessons import Lessons
 from kdnas.loss import KnowledgeLoss
+from kdnas.run import ranks
 from kdnas.run.seeds import generator
 from kdnas.search.annealing import Annealing
 from kdnas.search.bilevel import dominant_eigenvalue, keeping_buffers, unrolled_gradient
@@ -70,6 +71,7 @@ class SearchTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The named parts of the loss on one batch, ``loss`` and the accuracy on its labelled images among them."""
+        batch = batch._replace(ids=ranks.share(batch.ids), labels=ranks.share(batch.labels))
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher)
         z = self.model(lesson.images)
         logits = self.classifier(z)
@@ -171,7 +173,10 @@ class KDLDartsModule(DartsLightningModule):
             optimizer: Any = self.optimizers()[0]  # type: ignore[index]
             optimizer.zero_grad()
             self.manual_backward(parts["loss"])
+            ranks.average_gradients(self.weight_parameters())
             optimizer.step()
+        moment = f"step {batch_idx + 1} of epoch {self.current_epoch + 1}"
+        ranks.check_equal([*self.arch_parameters(), *self.relaxation.alive.values()], f"α after {moment}")
         self.advance_lr_schedulers(batch_idx)
         self._log_parts("weights", parts)
         self._last_val = batch["val"]
@@ -187,6 +192,7 @@ class KDLDartsModule(DartsLightningModule):
             with self._only(alphas):
                 parts = self.training_module.training_step(batch["val"], 2 * batch_idx)
                 self.manual_backward(parts["loss"] + sum(term.to(parts["loss"]) for term in terms.values()))
+            ranks.average_gradients(alphas)
         else:
             parts = {}
 
@@ -198,7 +204,7 @@ class KDLDartsModule(DartsLightningModule):
             rate = self.optimizers()[0].param_groups[0]["lr"]  # type: ignore[index]
             with keeping_buffers(self.training_module):
                 _, gradients = unrolled_gradient(
-                    lambda: loss_on("train"), lambda: loss_on("val"), self.weight_parameters(), alphas, rate
+                    lambda: loss_on("train"), lambda: loss_on("val"), self.weight_parameters(), alphas, rate, ranks.mean
                 )
             with self._only(alphas):
                 self.manual_backward(sum(terms.values(), torch.zeros((), device=self.device)))
@@ -226,7 +232,8 @@ class KDLDartsModule(DartsLightningModule):
         return terms
 
     def _log_parts(self, level: str, parts: Mapping[str, Tensor]) -> None:
-        self.log_dict({f"{level}/{name}": value.detach().float() for name, value in parts.items()})
+        values = ranks.mean([value.detach().float() for value in parts.values()])
+        self.log_dict({f"{level}/{name}": value for name, value in zip(parts, values, strict=True)})
 
     def on_train_epoch_start(self) -> None:
         """Nothing to freeze: ``training_step`` chooses what has gradients."""
@@ -234,6 +241,8 @@ class KDLDartsModule(DartsLightningModule):
     def on_train_epoch_end(self) -> None:
         """Write down where the search stands, then drop the values that it will not take."""
         epoch = self.current_epoch - self.settings.warmup_epochs
+        weights = list(self.training_module.state_dict().values())
+        ranks.check_equal(weights, f"weights after epoch {self.current_epoch + 1}")
         if epoch < 0:
             return
         row = self._row()
@@ -279,7 +288,7 @@ class KDLDartsModule(DartsLightningModule):
         """Of the Hessian in α of the loss on the epoch's last batch of the architecture split."""
         self.relaxation.eval()  # the soft mixture, whatever the relaxation samples
         try:
-            with keeping_buffers(self.training_module), self._only(self.arch_parameters()):
+            with keeping_buffers(self.training_module), self._only(self.arch_parameters()), ranks.alone():
                 return dominant_eigenvalue(
                     lambda: self.training_module.training_step(self._last_val, 0)["loss"],
                     self.arch_parameters(),

@@ -126,3 +126,99 @@ def test_the_whole_space_is_derived_inside_and_the_same_every_time(name: str) ->
         found = derive(tables, logp, middle)
         assert all(cost <= middle[key] for key, cost in tables.exact(found).items())
         assert derive(tables, logp, middle) == found == space.check(found)
+
+
+def use_of(costs: dict[str, float], budgets: dict[str, float]) -> float:
+    return max(costs[cost] / limit for cost, limit in budgets.items())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_under_a_floor_of_use_derivation_equals_brute_force(name: str) -> None:
+    held = 0
+    for seed in range(3):
+        small = Small(name, seed)
+        draw, generator = random.Random(seed), np.random.default_rng(seed)
+        for _ in range(14):
+            logp, use = small.log_probabilities(generator), draw.choice([0.7, 0.9, 0.95])
+            some = draw.sample(COSTS, draw.choice([1, 1, 2]))
+            level = draw.uniform(0.2, 1)
+            budgets = {c: sorted(costs[c] for _, costs in small.all)[int(level * len(small.all)) - 1] for c in some}
+            inside = [
+                (small.likelihood(choices, logp), use_of(costs, budgets))
+                for choices, costs in small.all
+                if all(costs[cost] <= limit for cost, limit in budgets.items())
+            ]
+            if not inside:
+                continue
+            found = derive(small.tables, logp, budgets, use)
+            assert list(found) == list(small.tables.domains)
+            likelihood, share = small.likelihood(found, logp), use_of(small.tables.exact(found), budgets)
+            assert share <= 1 + 1e-12
+            likeliest = max(value for value, _ in inside)
+            surely = [value for value, other in inside if other >= 1.01 * use]  # less may be passed over
+            if surely:
+                assert share >= use * (1 - 1e-12)
+                assert likelihood >= max(surely) - 1e-9
+                held += max(surely) < likeliest - 1e-9
+            if share < use * (1 - 1e-12):  # then it is as if there were no floor
+                assert likelihood == pytest.approx(likeliest, abs=1e-9)
+            else:
+                assert likelihood <= max(value for value, other in inside if other >= use * (1 - 1e-12)) + 1e-9
+    assert held >= 3  # the floor has bound
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_whole_space_is_derived_under_a_floor_and_the_same_every_time(name: str) -> None:
+    space = make_space(name)
+    tables = CostTables(space.units(), space.domains(), roofline)
+    generator = torch.Generator().manual_seed(1)
+    logp = {
+        label: torch.randn(len(values), generator=generator).log_softmax(0).double().numpy()
+        for label, values in space.domains().items()
+    }
+    likeliest = tables.exact(derive(tables, logp, {}))
+    budgets = {cost: 1.3 * likeliest[cost] for cost in ("params", "macs")}  # uses 77 %
+    found = derive(tables, logp, budgets, 0.9)
+    assert 0.9 <= use_of(tables.exact(found), budgets) <= 1
+    assert derive(tables, logp, budgets, 0.9) == found == space.check(found)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_floor_that_the_largest_architecture_misses_is_let_go(name: str) -> None:
+    small = Small(name, 3)
+    logp = small.log_probabilities(np.random.default_rng(5))
+    budgets = {cost: 1.5 * max(costs[cost] for _, costs in small.all) for cost in COSTS}
+    found = derive(small.tables, logp, budgets, 0.9)
+    assert found == derive(small.tables, logp, budgets)
+    assert small.likelihood(found, logp) == pytest.approx(max(small.likelihood(c, logp) for c, _ in small.all))
+
+
+def test_a_floor_of_use_by_hand() -> None:
+    def steps(choices: dict) -> list[Step]:
+        return [Step("a", params=[10, 50, 85, 95][choices["x"]], macs=[9, 5, 3, 1][choices["x"]])]
+
+    tables = CostTables([Unit("a", ("x",), steps)], {"x": [0, 1, 2, 3]})
+    logp = {"x": np.log([0.4, 0.3, 0.1, 0.2])}
+    assert derive(tables, logp, {"params": 100}) == derive(tables, logp, {"params": 100}, 0.0) == {"x": 0}
+    assert derive(tables, logp, {"params": 100}, 0.05) == {"x": 0}
+    assert derive(tables, logp, {"params": 100}, 0.4) == {"x": 1}
+    assert derive(tables, logp, {"params": 100}, 0.8) == {"x": 3}  # likelier than 2
+    assert derive(tables, logp, {"params": 90}, 0.8) == {"x": 2}  # 3 does not fit
+    assert derive(tables, logp, {"params": 84}, 0.8) == {"x": 0}  # nothing is in the band
+    assert derive(tables, logp, {"params": 100, "macs": 10}, 0.8) == {"x": 0}  # one cost is enough
+    assert derive(tables, logp, {}, 0.8) == {"x": 0}
+
+
+@pytest.mark.parametrize("factors", [4, 12, 28])
+def test_the_slack_above_the_floor_does_not_grow_with_the_number_of_choices(factors: int) -> None:
+    """All choices small but one: an architecture 1.2 % above the floor is found, however many choices there are."""
+    domains = {"x": [0, 1], **{f"y{i}": [0, 1] for i in range(factors - 1)}}
+
+    def unit(label: str, cost: tuple[int, int]) -> Unit:
+        return Unit(label, (label,), lambda choices: [Step(label, params=cost[choices[label]])])
+
+    units = [unit("x", (100, 91080)), *(unit(label, (0, 1)) for label in list(domains)[1:])]
+    tables = CostTables(units, domains)
+    logp = {label: np.log([0.9, 0.1]) for label in domains}
+    found = derive(tables, logp, {"params": 100000}, 0.9)
+    assert found == {label: int(label == "x") for label in domains}

@@ -16,6 +16,7 @@ from kdnas.ops.attention import PatchEmbedding, TransformerBlock
 from kdnas.ops.cells import Cell
 from kdnas.ops.darts import DartsCell, FactorizedReduce
 from kdnas.ops.nas_bench_201 import BenchCell, BenchReduction
+from kdnas.run.training import channels_last
 from kdnas.space import SearchSpace, list_spaces, make_space
 
 SPACES = list_spaces()
@@ -261,6 +262,18 @@ def test_a_one_hot_supernet_is_the_frozen_network_to_the_bit(name: str, training
             got = net.space.train(training)(images)
             assert got.dtype == torch.float64
             assert torch.equal(got, network.train(training)(images))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_one_hot_supernet_is_the_frozen_network_in_channels_last_too(name: str, float64: None) -> None:
+    net = Supernet(name, in_channels=3)
+    images = torch.rand(4, 3, 28, 28).contiguous(memory_format=torch.channels_last)
+    (choices,) = draws(net.space, 1, seed=6)
+    net.choose(choices)
+    network = channels_last(net.space.inherit(choices, net.space))
+    channels_last(net.space)
+    with torch.no_grad():
+        torch.testing.assert_close(net.space(images), network(images), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -1,0 +1,137 @@
+"""A search, and a study of searches, killed with SIGKILL again and again: what they end with is as if nothing had been.
+
+Run as a program, this file is the process that is killed: ``test_killed_search.py search|study DIRECTORY``.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve()
+EPOCHS = 10
+
+
+def program(what: str, directory: Path) -> None:
+    """Search (or study) in ``directory``, going on with what is there, and leave ``result.pt`` behind."""
+    from small_search import SEARCH, Sayings, World
+
+    from kdnas import config
+    from kdnas.data import Views, load_dataset, make_splits
+    from kdnas.knowledge.lessons import Lessons
+    from kdnas.search.strategy import KDLDartsModule
+    from kdnas.tune import Study
+
+    torch.set_num_threads(1)
+    dataset = load_dataset("fashion-mini", limit=150)
+    lessons = Lessons(dataset, Views(), Sayings(dataset))  # type: ignore[arg-type]
+    searcher = World(dataset, make_splits(dataset.train_labels, 60, 0), lessons).searcher()
+    settings = SEARCH.model_copy(update={"epochs": EPOCHS, "steps": 2, "eigenvalue_every": 5})
+    (directory / "started").touch()
+    if what == "search":
+        modules: list[KDLDartsModule] = []
+        loaded = KDLDartsModule.setup
+
+        def setup(self: KDLDartsModule, *args: Any, **kwargs: Any) -> Any:
+            modules.append(self)
+            return loaded(self, *args, **kwargs)
+
+        KDLDartsModule.setup = setup  # type: ignore[method-assign]
+        found = searcher.run(
+            settings, config.Loss(), directory, "search", progress=False, on_epoch=lambda epoch, accuracy, costs: None
+        )
+        result = {
+            "alphas": {label: alpha.detach() for label, alpha in modules[0].alphas().items()},
+            "weights": found.weights, "network": found.network.state_dict(), "history": found.history,
+            "multipliers": dict(modules[0].multipliers.values), "choices": found.choices, "costs": found.costs,
+            "accuracy": [found.accuracy_relaxed, found.accuracy_derived],
+        }  # fmt: skip
+    else:
+        settings = settings.model_copy(update={"warmup_epochs": 1})
+        warm = searcher.warm_up(settings, config.Loss(), directory, "warm-up", progress=False)
+        tune = config.Tune(trials=6, startup_trials=2, epochs=3, steps=2)
+        study = Study(searcher, warm, settings, config.Loss(), tune, directory, seed=0)
+        result = {"rows": study.run(), "best": study.best()}
+    torch.save(result, directory / "unfinished.pt")
+    (directory / "unfinished.pt").rename(directory / "result.pt")
+
+
+def start(what: str, directory: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir(exist_ok=True)
+    (directory / "started").unlink(missing_ok=True)
+    paths = os.pathsep.join([str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(HERE), what, str(directory)], env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL, stderr=(directory / "errors.txt").open("ab"),
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:
+    assert process.wait(600) == 0, (directory / "errors.txt").read_text()[-2000:]
+    return torch.load(directory / "result.pt", weights_only=True)
+
+
+def kill(process: subprocess.Popen[bytes], directory: Path, seconds: float) -> bool:
+    """Kill it ``seconds`` after it began to compute; false where it had ended by then."""
+    while not (directory / "started").exists():
+        assert process.poll() is None, (directory / "errors.txt").read_text()[-2000:]
+        time.sleep(0.01)
+    try:
+        process.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the bit, all the way down."""
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def check(what: str, directory: Path, kills: int, seed: int) -> None:
+    """Compare an unbroken process with one that is killed at ``kills`` moments, spread at random over its work."""
+    began = time.monotonic()
+    process = start(what, directory / "whole")
+    while not (directory / "whole" / "started").exists():
+        assert process.poll() is None, (directory / "whole" / "errors.txt").read_text()[-2000:]
+        began = time.monotonic()
+        time.sleep(0.01)
+    whole = finish(process, directory / "whole")
+    length = time.monotonic() - began
+    draw, killed = random.Random(seed), 0
+    # Each stretch loses on average half an epoch of work, so that together they are longer than the whole.
+    process = start(what, directory / "killed")
+    while killed < kills and kill(process, directory / "killed", draw.uniform(0.3, 1.7) * length / (kills + 1)):
+        killed += 1
+        process = start(what, directory / "killed")
+    again = finish(process, directory / "killed")
+    assert killed == kills
+    for name, value in whole.items():
+        assert same(value, again[name]), name
+
+
+def test_a_killed_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    check("search", tmp_path, 2, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["search", "study"])
+def test_killed_at_ten_moments(what: str, tmp_path: Path) -> None:
+    check(what, tmp_path, 10, seed=0)
+
+
+if __name__ == "__main__":
+    program(sys.argv[1], Path(sys.argv[2]))

@@ -110,7 +110,9 @@ class KDLDartsModule(DartsLightningModule):
         self.on_epoch = on_epoch
         self.history: list[dict[str, Any]] = []
         self.settled = False  # one value is left of every choice: α have nothing more to say
+        # Both are asked for several times a step; going through all modules takes milliseconds.
         self._alphas: dict[str, nn.Parameter] = {}
+        self._weights: list[nn.Parameter] = []
 
     def alphas(self) -> dict[str, nn.Parameter]:
         """Label to α, in the space's own order (NNI keeps them in a set, whose order changes from run to run)."""
@@ -128,8 +130,10 @@ class KDLDartsModule(DartsLightningModule):
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """All parameters but α, in the order of the modules."""
-        alphas = {id(alpha) for alpha in self.arch_parameters()}
-        return [p for p in self.training_module.parameters() if id(p) not in alphas]
+        if not self._weights:
+            alphas = {id(alpha) for alpha in self.arch_parameters()}
+            self._weights = [p for p in self.training_module.parameters() if id(p) not in alphas]
+        return self._weights
 
     def probabilities(self) -> dict[str, Tensor]:
         """Label to the probabilities of its values, at the present temperature."""

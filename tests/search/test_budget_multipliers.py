@@ -89,7 +89,7 @@ def test_the_term_by_hand() -> None:
     multipliers = Multipliers(settings(), BUDGETS)
     expected = costs(params=60.0, macs=100.0)  # shares 0.6 (the binding one) and 0.5; the target is 0.9
     term = multipliers.term(expected)
-    assert float(term) == pytest.approx(0.3 * 0.006 + 0.2 * 0.005 + 0.4 * 0.3)
+    assert term.item() == pytest.approx(0.3 * 0.006 + 0.2 * 0.005 + 0.4 * 0.3)
     term.backward()
     assert float(expected["params"].grad) == pytest.approx((0.3 * 0.01 - 0.4) / 100)
     assert float(expected["macs"].grad) == pytest.approx(0.2 * 0.01 / 200)
@@ -97,13 +97,13 @@ def test_the_term_by_hand() -> None:
     multipliers.values = {"params": 2.0, "macs": 3.0, "use": 5.0}
     expected = costs(params=60.0, macs=190.0)  # the binding share is above the target
     term = multipliers.term(expected)
-    assert float(term) == pytest.approx(2 * 0.006 + 3 * 0.0095)
+    assert term.item() == pytest.approx(2 * 0.006 + 3 * 0.0095)
     term.backward()
     assert float(expected["macs"].grad) == pytest.approx(3 * 0.01 / 200)
 
     expected = costs(params=150.0, macs=100.0)  # outside
     term = multipliers.term(expected)
-    assert float(term) == pytest.approx(2 * (0.01 + 0.5) + 3 * 0.005)
+    assert term.item() == pytest.approx(2 * (0.01 + 0.5) + 3 * 0.005)
     term.backward()
     assert float(expected["params"].grad) == pytest.approx(2 / 100)
 
@@ -112,7 +112,7 @@ def test_without_use_the_term_is_the_penalty() -> None:
     expected = costs(params=60.0, macs=300.0)
     for changes in ({"budget_use": 0.0}, {"use_penalty": 0.0}):
         term = Multipliers(settings(**changes), BUDGETS).term(expected)
-        assert float(term) == float(penalty(expected, BUDGETS, {"params": 0.3, "macs": 0.2}))
+        assert term.item() == penalty(expected, BUDGETS, {"params": 0.3, "macs": 0.2}).item()
 
 
 def test_without_budgets_nothing_pulls() -> None:
@@ -180,7 +180,7 @@ def test_beta_decay_in_closed_form(progress: float, float64: None) -> None:
     assert name == "beta decay" and not rest
     alphas = module.alphas().values()
     wanted = sum(math.log(sum(math.exp(float(a)) for a in alpha)) for alpha in alphas) / len(alphas)
-    assert float(term) == pytest.approx(0.7 * progress * wanted)
+    assert term.item() == pytest.approx(0.7 * progress * wanted)
     gradients = torch.autograd.grad(term, list(alphas))
     for alpha, gradient in zip(alphas, gradients, strict=True):
         # The descent lowers the largest α of a choice the most: they draw together.
@@ -204,7 +204,7 @@ def test_skip_decay_in_closed_form(progress: float, float64: None) -> None:
             if name == "cell" or label.endswith("/keep")
         }
         assert len(shares) == (18 if name == "cell" else 2)
-        assert float(term) == pytest.approx(0.6 * (1 - progress) * sum(shares.values()) / len(shares))
+        assert term.item() == pytest.approx(0.6 * (1 - progress) * sum(shares.values()) / len(shares))
         gradients = torch.autograd.grad(term, list(module.alphas().values()), allow_unused=True)
         for (label, alpha), gradient in zip(module.alphas().items(), gradients, strict=True):
             if label not in shares:

@@ -186,7 +186,7 @@ def test_the_last_epoch_trains_one_architecture_alone(
         kept = result.choices[part.labels["operation"]]
         for kind, operation in part.operations.items():
             grads = [p.grad for p in operation.parameters()]
-            state = {key: value for key, value in operation.state_dict().items()}
+            state = operation.state_dict()
             started = {key: at_start[f"{name}.operations.{kind}.{key}"] for key in state}
             if kind == kept:
                 chosen_moved += sum(not torch.equal(started[key], value) for key, value in state.items())

@@ -49,9 +49,10 @@ class _Normalise(torch.autograd.Function):
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var, float(count)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight, mean, var, count = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this pass will be differentiated itself, as in the second order
+            return _differentiable_gradients(gradients[0], x, weight, count, ctx.eps)
         inverse = (var + ctx.eps).rsqrt()
         grad, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, var, mean, inverse, False, ctx.eps, [ctx.needs_input_grad[0], True, True]
@@ -64,3 +65,34 @@ class _Normalise(torch.autograd.Function):
             shift = -scale * of_one - slope * mean
             grad = torch.addcmul(grad + shift[:, None, None], x, slope[:, None, None])
         return grad, grad_weight, grad_bias, None
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all ranks; so is its gradient, of the sum of what they compute from it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return ranks.total(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        result: Tensor = _Total.apply(gradients[0])
+        return result
+
+
+def _differentiable_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor | None, count: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, None]:
+    """As ``_Normalise.backward``, of operations alone, so that what depends on x through the statistics is in it."""
+    places = (0, 2, 3)
+
+    def mean(value: Tensor) -> Tensor:
+        total: Tensor = _Total.apply(value.sum(places))
+        return (total / count)[:, None, None]
+
+    centred = x - mean(x)
+    inverse = (mean(centred.square()) + eps).rsqrt()
+    normal = centred * inverse
+    scale = inverse if weight is None else inverse * weight[:, None, None]
+    grad_x = scale * (grad - mean(grad) - normal * mean(grad * normal))
+    return grad_x, (grad * normal).sum(places), grad.sum(places), None

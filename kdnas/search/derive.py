@@ -20,7 +20,7 @@ from kdnas.errors import InputError
 Array = NDArray[np.float64]
 
 
-# Two partial costs that differ by less than this share of the budget count as one where a floor is held.
+# Two partial costs that differ by less than this share of the floor count as one where a floor is held.
 _STEP = 1e-3
 
 
@@ -37,8 +37,8 @@ def derive(
             budgets does (the space's largest fits, or none falls into the band), this is let go.
 
     Returns:
-        Label to value, for every label of the space. Exact, but that an architecture whose largest use is within 1 %
-        above ``use`` may be passed over.
+        Label to value, for every label of the space. Exact, but that an architecture whose largest use is less than
+        0.2 % above ``use`` for each group of choices (a block, an edge) may be passed over.
 
     Raises:
         InputError: No architecture fits; names the cheapest one and the budget that it breaks.

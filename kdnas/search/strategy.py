@@ -146,7 +146,10 @@ class KDLDartsModule(DartsLightningModule):
             logp[label] = F.log_softmax(alpha.detach().double(), -1).cpu().numpy()  # T changes no order
             if label in self.relaxation.alive:
                 logp[label][~self.relaxation.alive[label].numpy()] = -1e6
-        return derive(self.tables, logp, self.budgets, self.settings.budget_use)
+        choices = derive(self.tables, logp, self.budgets, self.settings.budget_use)
+        if any(logp[label][self.space_rules[0][label].index(value)] <= -1e6 for label, value in choices.items()):
+            return derive(self.tables, logp, self.budgets)  # what is in the search reaches the floor by too little
+        return choices
 
     @contextmanager
     def _only(self, chosen: list[nn.Parameter]) -> Iterator[None]:
@@ -202,7 +205,8 @@ class KDLDartsModule(DartsLightningModule):
 
             def loss_on(level: str) -> Tensor:
                 found = self.training_module.training_step(batch[level], 2 * batch_idx)
-                parts.update(found)
+                if level == "val":
+                    parts.update(found)
                 return found["loss"]
 
             rate = self.optimizers()[0].param_groups[0]["lr"]  # type: ignore[index]
@@ -211,7 +215,9 @@ class KDLDartsModule(DartsLightningModule):
                     lambda: loss_on("train"), lambda: loss_on("val"), self.weight_parameters(), alphas, rate, ranks.mean
                 )
             with self._only(alphas):
-                self.manual_backward(sum(terms.values(), torch.zeros((), device=self.device)))
+                pull = sum(terms.values(), torch.zeros((), device=self.device))
+                if pull.requires_grad:
+                    self.manual_backward(pull)
             for alpha, gradient in zip(alphas, gradients, strict=True):
                 alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
         optimizer.step()
@@ -259,7 +265,7 @@ class KDLDartsModule(DartsLightningModule):
         self.history.append(row)
         self.log_dict(self._scalars(row))
         if self._has_sharpened():
-            self._settle(choices, 1)
+            self._settle(choices, 0)
         elif self.settings.shrink:
             # One architecture is left before the last epoch, which trains it alone.
             left = 1 - (epoch + 1) / max(1, self.settings.epochs - 1)
@@ -271,12 +277,15 @@ class KDLDartsModule(DartsLightningModule):
             expected = {name: float(value) for name, value in self.tables.expected(probabilities).items()}
         domains, is_skip = self.space_rules
         entropy = [float(torch.special.entr(p).sum()) / max(1e-9, math.log(len(p))) for p in probabilities.values()]
+        # With no regard to the budgets, nor to what shrinking dropped for their sake.
         likely = {label: domains[label][int(alpha.argmax())] for label, alpha in self.alphas().items()}
         skips: dict[str, int] = {}
         for label, values in domains.items():
             if any(map(is_skip, values)):
-                part = re.sub(r"(block\d+)?/.*|_\d.*", "", label)  # stage0block1/keep: stage0; normal/edge_0_2: normal
-                skips[part] = skips.get(part, 0) + is_skip(likely[label])
+                # stage0block1/keep: stage0; block1/keep: block; normal/edge_0_2: normal
+                part = re.sub(r"(?<=.)(block\d+)?/.*|_\d.*|\d+/.*", "", label)
+                value = domains[label][int(probabilities[label].argmax())]
+                skips[part] = skips.get(part, 0) + is_skip(value)
         return {
             "epoch": self.current_epoch,
             "temperature": self.relaxation.temperature,
@@ -308,12 +317,16 @@ class KDLDartsModule(DartsLightningModule):
         return bool(grown and seen) and seen[-1] > grown * min(seen)
 
     def _settle(self, choices: Mapping[str, Any], left: float) -> None:
-        """Keep the share ``left`` of the values of each choice, the likeliest, and always that of ``choices``."""
+        """Of the values left, keep the likeliest share ``left`` of each choice, and always that of ``choices``.
+
+        A value that was dropped before the likelier ones (for the budgets' sake) keeps its place in the ranking: fewer
+        than the share may be left.
+        """
         for label, alpha in self.alphas().items():
             values = self.space_rules[0][label]
             order = alpha.detach().argsort(descending=True, stable=True).tolist()
             order.insert(0, values.index(choices[label]))
-            kept = list(dict.fromkeys(order))[: max(1, math.ceil(left * len(values)))]
+            kept = list(dict.fromkeys(order))[: max(1, math.ceil(left * len(values) - 1e-9))]
             alive = torch.zeros(len(values), dtype=torch.bool)
             alive[kept] = True
             self.relaxation.alive[label] = alive & self.relaxation.alive.get(label, torch.ones_like(alive))

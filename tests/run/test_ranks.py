@@ -60,6 +60,33 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(momentum: float | None
         torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12, msg=name)
 
 
+def second_order(x: Tensor, coefficients: Tensor, direction: Tensor) -> list[Tensor]:
+    """The gradient in all that enters of (the gradient in x and in the weights, along a direction)."""
+    block = nn.Sequential(nn.BatchNorm2d(4)).double()
+    ranks.synchronise(block)
+    x, scale = x.clone().requires_grad_(), torch.full((), 1.5, dtype=torch.float64, requires_grad=True)
+    loss = (block(x * scale + x.square()).tanh() * coefficients).sum()
+    first = torch.autograd.grad(loss, [x, *block.parameters()], create_graph=True)
+    # Linear in the gradients, so that the ranks' parts add up to the whole's.
+    along = (first[0] * direction).sum() + first[1].sum() + 2 * first[2].sum()
+    return list(torch.autograd.grad(along, [x, scale, *block.parameters()]))
+
+
+def second_order_of_share() -> list[Tensor]:
+    x, coefficients = inputs()
+    parts = (part.split(SIZES)[ranks.rank()] for part in (x, coefficients, coefficients.flip(0)))
+    return second_order(*parts)
+
+
+def test_batch_norm_over_ranks_can_be_differentiated_twice() -> None:
+    x, coefficients = inputs()
+    whole, parts = second_order(x, coefficients, coefficients.flip(0)), in_ranks(second_order_of_share)
+    got = [torch.cat([part[0] for part in parts]), *(a + b for a, b in zip(*(p[1:] for p in parts), strict=True))]
+    for one, other in zip(got, whole, strict=True):
+        assert other.any()
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 def reduce() -> dict[str, Any]:
     own = ranks.rank() + 1.0
     weights = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(()))]

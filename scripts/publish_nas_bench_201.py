@@ -99,7 +99,10 @@ def main() -> None:
     # Rows that are there are kept, so that a stopped run goes on.
     rows = read_json(given.out)["rows"] if given.out.exists() else []
     words = f"--steps {given.steps} --batch-size {given.batch_size} --channels {given.channels} --cells {given.cells}"
-    command = f"python scripts/publish_nas_bench_201.py --dataset cifar10 {words} --threads {given.threads}"
+    data = given.dataset if ":" not in given.dataset else f"folder:{Path(given.dataset).name}"
+    words += f" --systems {' '.join(given.systems)} --seeds {' '.join(map(str, given.seeds))} --threads {given.threads}"
+    words += f" --set {' '.join(given.set)}" if given.set else ""
+    command = f"python scripts/publish_nas_bench_201.py --dataset {data} {words}"
     for seed in given.seeds:
         for system in given.systems:
             if any((row["system"], row["seed"]) == (system, seed) for row in rows):
@@ -107,6 +110,8 @@ def main() -> None:
             rows.append(search(system, seed, given))
             print(system, seed, rows[-1]["arch"], f"gap {100 * rows[-1]['gap']:+.1f}", flush=True)
             write_json(given.out, {"command": command, "rows": rows})
+    rows.sort(key=lambda row: (row["system"], row["seed"]))
+    write_json(given.out, {"command": command, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -78,18 +78,23 @@ def finish(process: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:
     return torch.load(directory / "result.pt", weights_only=True)
 
 
-def kill(process: subprocess.Popen[bytes], directory: Path, seconds: float) -> bool:
-    """Kill it ``seconds`` after it began to compute; false where it had ended by then."""
-    while not (directory / "started").exists():
+def progress(what: str, directory: Path) -> int:
+    """Epochs that a search has kept, or trials that a study has begun to keep."""
+    if what == "study":
+        return len(list((directory / "checkpoints" / "trials").glob("*.ckpt")))
+    kept = directory / "checkpoints" / "search.ckpt"
+    return torch.load(kept, weights_only=True)["epoch"] + 1 if kept.exists() else 0
+
+
+def kill(process: subprocess.Popen[bytes], what: str, directory: Path, moment: float, unit: float) -> None:
+    """Kill it when it has come to ``moment``, in units of ``progress``; a unit takes about ``unit`` seconds."""
+    while not (directory / "started").exists() or progress(what, directory) < int(moment):
         assert process.poll() is None, (directory / "errors.txt").read_text()[-2000:]
         time.sleep(0.01)
-    try:
-        process.wait(seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
+    time.sleep(moment % 1 * unit)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def same(one: Any, other: Any) -> bool:
@@ -103,22 +108,21 @@ def same(one: Any, other: Any) -> bool:
 
 def check(what: str, directory: Path, kills: int, seed: int) -> None:
     """Compare an unbroken process with one that is killed at ``kills`` moments, spread at random over its work."""
-    began = time.monotonic()
     process = start(what, directory / "whole")
     while not (directory / "whole" / "started").exists():
         assert process.poll() is None, (directory / "whole" / "errors.txt").read_text()[-2000:]
-        began = time.monotonic()
         time.sleep(0.01)
+    began = time.monotonic()
     whole = finish(process, directory / "whole")
-    length = time.monotonic() - began
-    draw, killed = random.Random(seed), 0
-    # Each stretch loses on average half an epoch of work, so that together they are longer than the whole.
-    process = start(what, directory / "killed")
-    while killed < kills and kill(process, directory / "killed", draw.uniform(0.3, 1.7) * length / (kills + 1)):
-        killed += 1
-        process = start(what, directory / "killed")
-    again = finish(process, directory / "killed")
-    assert killed == kills
+    units = progress(what, directory / "whole")
+    unit = (time.monotonic() - began) / units
+    # By progress and not by the clock, whose hours are shorter when the machine is busy with other things; and not so
+    # late that it might have ended.
+    draw = random.Random(seed)
+    for moment in sorted(draw.uniform(0, units - 1.5) for _ in range(kills)):
+        kill(start(what, directory / "killed"), what, directory / "killed", moment, unit)
+    again = finish(start(what, directory / "killed"), directory / "killed")
+    assert len(whole) == len(again)
     for name, value in whole.items():
         assert same(value, again[name]), name
 

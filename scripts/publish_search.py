@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from kdnas.config import make_settings
+from kdnas.config import Settings, make_settings
 from kdnas.cost import CostTables
 from kdnas.cost.exact import SUMS
 from kdnas.errors import InputError
@@ -112,7 +112,9 @@ def collapse(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for space in given.spaces:
         for seed in given.seeds:
             for name, changes in PROTECTIONS.items():
-                if any((r["space"], r["protection"], r["seed"]) == (space, name, seed) for r in given.kept):
+                if name not in given.protections or any(
+                    (r["space"], r["protection"], r["seed"]) == (space, name, seed) for r in given.kept
+                ):
                     continue
                 yield protected(space, seed, name, changes, given)
 
@@ -161,7 +163,7 @@ def baselines(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             context = Context(make_settings(run.settings), run, progress=False)
             ways: dict[str, Callable[[], Architecture]] = {
                 "kdnas": partial(Architecture.load, ours / "architecture.json"),
-                "random": partial(best_of_random, context, given.random),
+                "random": partial(best_of_random, context, given.random, given.work / f"{device}-s{seed}-draws"),
                 "mobilenet-v2": partial(mobilenet, context),
                 "no-penalty": partial(found_with, NO_PENALTY, f"no-penalty-s{seed}", common, given.work),
                 "no-kd-search": partial(found_with, {"loss.kd": 0.0}, f"no-kd-s{seed}", common, given.work),
@@ -205,7 +207,7 @@ def search_steps(context: Context) -> int:
     return s.warmup_epochs * s.steps + 2 * (t.trials * t.epochs * t.steps + s.epochs * s.steps)
 
 
-def best_of_random(context: Context, count: int) -> Architecture:
+def best_of_random(context: Context, count: int, place: Path) -> Architecture:
     """The best on the architecture split of ``count`` uniform draws that use the budgets as ours must.
 
     Each is trained alone, for its share of all the steps that the search makes.
@@ -222,8 +224,8 @@ def best_of_random(context: Context, count: int) -> Architecture:
         s = context.settings
         epochs = max(1, math.ceil(steps / s.distill.steps))
         short = make_settings(s.model_dump(), {"distill.epochs": epochs, "distill.steps": math.ceil(steps / epochs)})
-        place = context_like(context, short)
-        accuracy = stages.train_clean(place, stages.fresh(place, choices), f"random/{tried:02d}")
+        again = context_like(context, short, place)
+        accuracy = stages.train_clean(again, stages.fresh(again, choices), f"random/{tried:02d}")
         best = max(best, (accuracy, choices, costs), key=lambda entry: entry[0])
         tried += 1
         if tried == count:
@@ -231,9 +233,9 @@ def best_of_random(context: Context, count: int) -> Architecture:
     raise InputError(f"only {tried} of 200,000 random architectures use {use:.0%} of a budget: ask for fewer")
 
 
-def context_like(context: Context, settings: Any) -> Context:
-    """The same run under other settings; what is computed already is shared."""
-    made = Context(settings, context.directory, progress=False)
+def context_like(context: Context, settings: Settings, place: Path) -> Context:
+    """The same under other settings, in a directory of its own; what is computed already is shared."""
+    made = Context(settings, RunDirectory(place), progress=False)
     for name in ("dataset", "splits", "views", "teacher", "store", "space", "tables", "searcher"):
         made.__dict__[name] = getattr(context, name)
     return made
@@ -268,6 +270,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", help="default: all classes for budgets, else wearable")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--spaces", nargs="+", default=["mobile", "cell"], help="of the collapse table")
+    parser.add_argument("--protections", nargs="+", choices=list(PROTECTIONS), default=list(PROTECTIONS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="of the table of baselines")
     parser.add_argument("--random", type=int, default=8, help="N of the best of N random architectures")
     parser.add_argument("--threads", type=int, default=1)

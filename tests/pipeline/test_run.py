@@ -108,7 +108,8 @@ def test_a_penalty_weight_acts(tmp_path: Path) -> None:
         path = kdnas.api.search(
             preset="smoke", device="mcu", out=tmp_path / f"run{weight}", threads=1,
             **tiny, **{"search.penalty.params": weight, "search.penalty.macs": weight},
-            **{"search.alpha_learning_rate": 0.5},
+            # The penalty alone: no pull towards the use of the budgets, and nothing dropped for their sake.
+            **{"search.alpha_learning_rate": 0.5, "search.budget_use": 0.0, "search.shrink": False},
         )  # fmt: skip
         report = json.loads((path / "stages" / "search.json").read_text())
         costs.append(report["history"][-1]["expected"]["params"])

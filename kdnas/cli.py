@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,7 +66,9 @@ def guard(command: Callable[..., None]) -> Callable[..., None]:
             _check_processes(command.__name__)
             command(*args, **kwargs)
         except InputError as error:
-            if not isinstance(error, ranks.ToldError):
+            if isinstance(error, ranks.ToldError):
+                time.sleep(30)  # torchrun ends all processes with the first that fails: let rank 0, which tells, be it
+            else:
                 typer.echo(f"kdnas: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

@@ -284,7 +284,7 @@ def main() -> None:
     given.kept = read_json(out)["rows"] if given.table == "collapse" and out.exists() else []
     words = ["python scripts/publish_search.py", given.table, "--devices", *given.devices]
     words += ["--seeds", *map(str, given.seeds), "--threads", str(given.threads)]
-    words += ["--random", str(given.random)] if given.table == "baselines" else []
+    words += ["--random", str(given.random), "--systems", *given.systems] if given.table == "baselines" else []
     words += ["--spaces", *given.spaces] if given.table == "collapse" else []
     rows = list(given.kept)
     for row in TABLES[given.table](given):

@@ -94,7 +94,8 @@ def close(one: Any, other: Any) -> None:
         assert one == other
 
 
-def compare(name: str, tmp_path: Path, **changes: Any) -> None:
+def compare(name: str, tmp_path: Path, **changes: Any) -> tuple[Any, list[Any]]:
+    """The choices that one process finds and those of each of two, which are compared in all else as well."""
     whole = search(name, tmp_path / "one", changes)
     parts = in_ranks(search, name, tmp_path / "two", changes, seconds=400)
     for part in parts:
@@ -107,11 +108,13 @@ def compare(name: str, tmp_path: Path, **changes: Any) -> None:
     for place in ("one", "two"):
         assert (tmp_path / place / "checkpoints" / "search.ckpt").exists()
         assert len(list((tmp_path / place / "tensorboard" / "search").glob("events*"))) == 1
+    return whole["choices"], [part["choices"] for part in parts]
 
 
 @pytest.mark.parametrize("change", [{"order": 1, "eigenvalue_every": 2}, {"order": 2}], ids=["order 1", "order 2"])
 def test_two_processes_find_what_one_finds(change: dict[str, Any], tmp_path: Path) -> None:
-    compare("mobile", tmp_path, **change)
+    alone, both = compare("mobile", tmp_path, **change)
+    assert alone and both == [alone, alone]
 
 
 def test_no_space_is_forgotten() -> None:
@@ -122,13 +125,15 @@ def test_no_space_is_forgotten() -> None:
     "name", ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cell", "darts", "nas_bench_201"))]
 )
 def test_every_space_can_be_searched_in_two_processes(name: str, tmp_path: Path) -> None:
-    compare(name, tmp_path, warmup_epochs=0)
+    alone, both = compare(name, tmp_path, warmup_epochs=0)
+    assert alone and both == [alone, alone]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"relaxation": "gumbel"}, {"relaxation": "partial"}])
 def test_so_can_every_relaxation(change: dict[str, Any], tmp_path: Path) -> None:
-    compare("cell", tmp_path, warmup_epochs=0, **change)
+    alone, both = compare("cell", tmp_path, warmup_epochs=0, **change)
+    assert alone and both == [alone, alone]
 
 
 def test_alphas_that_differ_stop_both_processes(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _print(value: Any) -> None:
 
 def _go(
     verb: str, given: Mapping[str, Any], config: Path | None, pairs: list[str] | None, out: Path | None,
-    resume: Path | None, as_json: bool, **extra: Path | None,
+    resume: Path | None, as_json: bool, **extra: Path | bool | None,
 ) -> None:  # fmt: skip
     global _last_run
     from kdnas.config import load_config, make_settings, parse_assignments
@@ -135,13 +135,18 @@ def _finish(verb: str, path: Path, as_json: bool) -> None:
     for name in ("results.json", "architecture.json"):
         if (path / name).exists():
             summary[name.removesuffix(".json")] = str(path / name)
+    reported = verb == "teach" and (path / "store_report.json").exists()
     if as_json:
         if (path / "results.json").exists() and verb in ("run", "evaluate"):
             summary["document"] = json.loads((path / "results.json").read_text())
+        if reported:
+            summary["document"] = json.loads((path / "store_report.json").read_text())
         _print(summary)
         return
     if verb == "run":
         _report(path)
+    if reported:
+        _store_report(path)
     say(f"run directory: {path}")
     say(f"look at it:    {_program('tensorboard')} --logdir {path / 'tensorboard'}")
     if (path / "link.json").exists():
@@ -192,6 +197,31 @@ def _report(path: Path) -> None:
     console.print(table)
 
 
+def _store_report(path: Path) -> None:
+    """The forms of stored knowledge in a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    told = json.loads((path / "store_report.json").read_text())
+    table = Table(
+        title=f"stored knowledge of {told['dataset']}, {told['labels']} labels, seed {told['seed']}; a student of "
+        f"{told['params']:,} parameters, epochs of {told['steps']} steps of {told['batch_size']} images",
+        caption="bytes of one image in one view; ratio to the epoch without a teacher (the live one runs once on each "
+        "batch); accuracy on test data",
+    )
+    for column in ("form", "dims", "feature + top-K", "of image", "epoch", "ratio", "accuracy"):
+        table.add_column(column, justify="left" if column == "form" else "right", no_wrap=True)
+    for row in told["rows"]:
+        stored = row["share"] is not None
+        table.add_row(
+            row["form"], f"{row['dims']:,}" if row["dims"] else "-",
+            f"{row['feature_bytes']:,} + {row['top_bytes']:,} B" if stored else "-",
+            f"{row['share']:.1%}" if stored else "-", f"{row['epoch_s']:.2f} s", f"{row['epoch_ratio']:.2f}",
+            f"{row['accuracy']:.1%} ± {row['ci95']:.1%}",
+        )  # fmt: skip
+    Console().print(table)
+
+
 def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
     """Register a verb that trains; all of them take the same options."""
 
@@ -232,7 +262,31 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
 
 
 _training_command("run", "The whole way: teach, tune, search, distil, baseline, evaluate, plot.", True)
-_training_command("teach", "Adapt the teacher to the data set and store what it knows, once.", False)
+
+
+@app.command()
+@guard
+def teach(
+    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    resume: Resume = None, json_: Json = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Bytes, time of an epoch and student's accuracy for each form of the store."),
+    ] = False,
+) -> None:  # fmt: skip
+    """Adapt the teacher to the data set and store what it knows, once."""
+    given = {
+        "device": device,
+        "dataset": dataset,
+        "space": space,
+        "teacher": teacher,
+        "preset": preset,
+        "seed": seed,
+    }
+    _go("teach", given, config, set_, out, resume, json_, report=report or None)
+
+
 _training_command("tune", "Let Optuna set the penalty weights of a device class.", False)
 _training_command("search", "KDL-DARTS: search an encoder inside the device class's budgets.", False)
 _training_command("distill", "Robust distillation of an architecture: clean, then through the channel.", True)
@@ -443,11 +497,84 @@ def show(
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-@app.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command()
 @guard
-def tailor() -> None:
-    """Not built yet."""
-    raise InputError("`tailor` is not built yet; `kdnas --help` lists what is")
+def tailor(
+    fleet: Annotated[
+        str | None, typer.Option("--fleet", help="Fleet of the package (default: default), or a TOML file of your own.")
+    ] = None,
+    run_: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="Take settings, teacher and architecture of this finished run."),
+    ] = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--architecture", metavar="CLASS=FILE",
+            help="An architecture.json for the devices of a class; without one, the space's own inside its budgets. "
+            "May be given often.",
+        ),
+    ] = None,
+    dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None, preset: Preset = None,
+    seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None, resume: Resume = None,
+    json_: Json = False,
+) -> None:  # fmt: skip
+    """Dynamic distillation: a model for every device of a fleet, within its time, energy and budget of knowledge."""
+    global _last_run
+    from kdnas.config import load_config, parse_assignments
+    from kdnas.pipeline import api
+
+    named = {
+        "tailor.fleet": fleet, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed,
+    }  # fmt: skip
+    layers = {**(load_config(config) if config else {}), **parse_assignments(set_ or [])}
+    layers |= {key: value for key, value in named.items() if value is not None}
+    files = {}
+    for pair in architecture or []:
+        name, equals, path = pair.partition("=")
+        if not equals or not name or not path:
+            raise InputError(f"--architecture takes CLASS=FILE, not {pair!r}")
+        if name in files:
+            raise InputError(f"--architecture was given twice for class {name!r}: give it once")
+        files[name] = path
+
+    def begun(path: Path) -> None:
+        global _last_run
+        _last_run = path
+
+    place = api.tailor(
+        out=out, resume=resume, run=run_, architectures=files, say=say, progress=sys.stderr.isatty(), begun=begun,
+        **layers,
+    )  # fmt: skip
+    document = json.loads((place / "tailor.json").read_text())
+    if json_:
+        _print({"run": str(place), **document})
+        return
+    _fleet_report(document)
+    say(f"run directory: {place}")
+    say(f"look at it:    {_program('tensorboard')} --logdir {place / 'tensorboard'}")
+
+
+def _fleet_report(document: Mapping[str, Any]) -> None:
+    """One line for every device and system."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{document['dataset']}, seed {document['seed']}: test accuracy at each device's SNRs")
+    for column in ("device", "class", "system", "accuracy", "floor", "symbols", "ms (computing)", "mJ (computing)",
+                   "M units", "steps", "verdict"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("device", "class", "system", "verdict") else "right")
+    for row in document["rows"]:
+        table.add_row(
+            row["device"], row["device_class"], row["system"],
+            "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}", f"{row['accuracy_floor']:.1%}",
+            "-" if row["symbols"] is None else str(row["symbols"]),
+            f"{1e3 * row['latency_s']:.3g} ({1e3 * row['latency_compute_s']:.3g})",
+            f"{1e3 * row['energy_j']:.3g} ({1e3 * row['energy_compute_j']:.3g})",
+            f"{row['units'] / 1e6:.3g}", str(sum(part["steps"] for part in row["steps"])),
+            "feasible" if row["feasible"] else f"infeasible: {row['binding']}",
+        )  # fmt: skip
+    Console().print(table)
 
 
 @app.command("device", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

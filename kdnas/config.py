@@ -47,29 +47,79 @@ class Teacher(Section):
     """How the teacher is adapted to the data set."""
 
     method: Literal["probe", "finetune"] = Field("finetune", description="linear probe, or fine-tuning after it")
-    image_size: int = Field(64, ge=28, le=384, description="side of the teacher's input, in pixels")
+    image_size: int | None = Field(
+        None, ge=28, le=384, description="side of the teacher's input, in pixels; its own, or 64, unless set"
+    )
+    steps: int | None = Field(
+        None, ge=1, description="steps of fine-tuning; unless set 200 for 800 labels, growing as the root of it"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="of fine-tuning, at its peak (AdamW, cosine)")
+    rate_decay: float = Field(
+        1.0, gt=0, le=1, description="learning rate of each layer over that of the next, from the classifier down"
+    )
+    unfreeze: int = Field(0, ge=0, description="layers that are fine-tuned beyond the last few")
+    mixup: float = Field(0.0, ge=0, le=1, description="largest share of another image mixed into an image")
+    patience: int = Field(
+        0, ge=0, description="tenths of fine-tuning without a better architecture split before it stops; 0 never does"
+    )
+    self_training: int = Field(
+        0, ge=0, description="rounds of fine-tuning with the teacher's own posteriors of unlabelled images"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="further arguments of the adaptation, by name")
+
+    @field_validator("options")
+    @classmethod
+    def _further(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} is a setting of its own: adapt.{name}")
+        return options
 
 
 class Knowledge(Section):
     """What is stored of the teacher."""
 
     views: int = Field(4, ge=1, description="views of each image that the teacher sees, once")
-    dtype: Literal["fp16", "int8"] = Field("int8", description="how features are stored")
+    form: Literal["fp16", "int8", "pca", "pq"] = Field(
+        "int8", description="how features are stored: whole, or principal components as bytes or product-quantised"
+    )
+    dims: int | None = Field(None, ge=1, description="principal components (forms pca, pq); 64 unless set")
+    codes: int | None = Field(None, ge=1, description="bytes of product-quantised components (pq); 16 unless set")
     top_k: int = Field(10, ge=1, description="logits stored per image and view")
+    shard_images: int = Field(4096, ge=1, description="images in one file of the store")
+    workers: int = Field(1, ge=1, description="threads that fill the store; more processes may join them")
     posterior: Literal["mean", "view"] = Field(
         "mean", description="target posterior: mean over views, or the view's own"
     )
 
+    @model_validator(mode="after")
+    def _sizes_of_the_form(self) -> "Knowledge":
+        if self.dims is not None and self.form not in ("pca", "pq"):
+            raise ValueError(f"knowledge.dims goes with the forms pca and pq, not with {self.form!r}: leave it out")
+        if self.codes is not None and self.form != "pq":
+            raise ValueError(f"knowledge.codes goes with the form pq, not with {self.form!r}: leave it out")
+        return self
+
 
 class Loss(Section):
-    """CE + kd * (feature * MSE + logit * T^2 KL)."""
+    """ce * CE + kd * (distillation terms) + bottleneck * rate + consistency * KL; a part of weight 0 is left out."""
 
     ce: float = Field(1.0, ge=0, description="weight of the cross-entropy on labels")
     kd: float = Field(1.0, ge=0, description="lambda_kd: weight of all distillation terms")
-    feature: float = Field(0.1, ge=0, description="weight of feature matching inside the distillation term")
-    logit: float = Field(1.0, ge=0, description="weight of softened logits inside the distillation term")
-    temperature: float = Field(2.0, gt=0, description="temperature of the softened logits")
+    feature: float = Field(0.1, ge=0, description="of distillation: squared error of standardised features, projected")
+    cosine: float = Field(0.0, ge=0, description="of distillation: 1 - cosine of standardised features, projected")
+    logit: float = Field(1.0, ge=0, description="of distillation: T^2 KL of softened posteriors")
+    decoupled: float = Field(0.0, ge=0, description="of distillation: T^2 decoupled KL (target class, and the others)")
+    decoupled_beta: float = Field(2.0, ge=0, description="weight of the other classes in the decoupled KL")
+    superclass: float = Field(0.0, ge=0, description="of distillation: T^2 KL of superclass posteriors; tailor only")
+    distance: float = Field(0.0, ge=0, description="of distillation: relations, by distances within a batch")
+    angle: float = Field(0.0, ge=0, description="of distillation: relations, by angles within a batch")
+    temperature: float = Field(2.0, gt=0, description="T of the softened posteriors")
+    bottleneck: float = Field(
+        0.0, ge=0, description="beta: weight of the information bottleneck's rate (nats per feature); distillation only"
+    )
+    prior: Literal["learned", "log-uniform"] = Field("learned", description="prior of the information bottleneck")
+    consistency: float = Field(0.0, ge=0, description="stage 2: T^2 KL between posteriors with and without the channel")
 
 
 class Search(Section):
@@ -142,7 +192,7 @@ class Tune(Section):
     startup_trials: int = Field(4, ge=1, description="random trials before the sampler and the pruner act")
     epochs: int = Field(3, ge=1, description="epochs of each trial's short search")
     steps: int = Field(10, ge=1, description="bilevel steps in an epoch of a trial")
-    check: int = Field(3, ge=0, description="architectures trained in full for the rank correlation")
+    check: int = Field(0, ge=0, description="architectures trained in full for the rank correlation")
 
 
 class Distill(Section):
@@ -153,14 +203,27 @@ class Distill(Section):
     )
     steps: int = Field(100, ge=1, description="steps in an epoch, both stages")
     labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
+    unlabelled: bool = Field(True, description="distil on images without a label too")
     weight_decay: float = Field(0.01, ge=0, description="of both stages")
-    epochs: int = Field(10, ge=1, description="epochs of stage 1, clean")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="of the learning rates, after a warm-up")
+    patience: int = Field(
+        0,
+        ge=0,
+        description="epochs without a better architecture split after which a stage ends, its best kept; 0: off",
+    )
+    epochs: int = Field(10, ge=0, description="epochs of stage 1, clean; 0 leaves it out")
     batch_size: int = Field(64, ge=2, description="images per step of stage 1")
-    learning_rate: float = Field(0.004, gt=0, description="of stage 1 (AdamW, cosine)")
+    learning_rate: float = Field(0.004, gt=0, description="of stage 1 (AdamW)")
     link_epochs: int = Field(10, ge=1, description="epochs of stage 2, through the channel")
     link_batch_size: int = Field(128, ge=2, description="images per step of stage 2")
     link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
-    encoder_rate: float = Field(0.0, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
+    encoder_rate: float = Field(0.3, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
+    snr: Literal["uniform", "rising"] = Field(
+        "uniform", description="SNR in stage 2: drawn per sample, or one for each epoch, rising"
+    )
+    feature_noise: float = Field(
+        0.0, ge=0, description="stage 2: noise on the features before the codec, in their standard deviations"
+    )
 
 
 class Codec(Section):
@@ -188,6 +251,53 @@ class Evaluate(Section):
     batch_size: int = Field(500, ge=1, description="images per batch")
 
 
+class Tailor(Section):
+    """Dynamic distillation for every device of a fleet, in slices: both stages of ``distill`` in small."""
+
+    enabled: bool = Field(False, description="end `kdnas run` with the fleet's devices of its class")
+    fleet: str = Field("default", description="fleet in the package, or the path of a TOML file")
+    systems: list[Literal["dynamic", "static", "none"]] = Field(
+        ["dynamic"], min_length=1, description="dynamic distillation, and to compare: KD of full granularity, no KD"
+    )
+    steps: int = Field(300, ge=1, description="clean steps in a slice, after which accuracy is measured")
+    link_steps: int = Field(100, ge=1, description="steps through the channel in a slice, after the clean ones")
+    slices: int = Field(5, ge=1, description="most slices for a device; their steps bound every system")
+    batch_size: int = Field(64, ge=2, description="images per step")
+    learning_rate: float = Field(0.004, gt=0, description="of clean steps in the first slice (AdamW); less later")
+    link_learning_rate: float = Field(0.004, gt=0, description="likewise, of codec and semantic decoder in the channel")
+    encoder_rate: float = Field(0.1, ge=0, description="encoder's share of that rate; 0 freezes it there")
+    confidence: float = Field(
+        0.8, ge=0.5, lt=1, description="of the one-sided bound that must meet the accuracy floor; 0.5 has no margin"
+    )
+    decay: float = Field(0.5, gt=0, le=1, description="expected gain of a slice, as a share of the one before")
+    patience: int = Field(3, ge=1, description="slices of the finest rung without gain before giving up")
+    superclasses: int | None = Field(None, ge=1, description="how many; the square root of the classes unless set")
+    snrs: int = Field(5, ge=1, description="quantiles that stand for a device's SNR distribution in measurements")
+    weights: dict[str, NotNegative] = Field(
+        default_factory=lambda: {"superclass": 1.0, "logit": 1.0, "distance": 0.1, "angle": 0.1, "feature": 0.1},
+        description="weight of every term of the ladder, coarse to fine",
+    )
+
+    @field_validator("systems")
+    @classmethod
+    def _once_each(cls, systems: list[str]) -> list[str]:
+        if len(set(systems)) < len(systems):
+            raise ValueError("name each system once")
+        return systems
+
+    @field_validator("weights")
+    @classmethod
+    def _names_terms(cls, weights: dict[str, float]) -> dict[str, float]:
+        terms = ("superclass", "logit", "distance", "angle", "feature")
+        for name in (*weights, *terms):
+            if name not in terms or name not in weights:
+                raise ValueError(f"the terms of the ladder are {', '.join(terms)}: weight each of them, and no other")
+        if not (weights["superclass"] and weights["logit"] and weights["distance"] + weights["angle"]
+                and weights["feature"]):  # fmt: skip
+            raise ValueError("every rung of the ladder needs a term with a weight above 0")
+        return weights
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -211,6 +321,7 @@ class Settings(Section):
     distill: Distill = Distill()  # type: ignore[call-arg]
     codec: Codec = Codec()  # type: ignore[call-arg]
     evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
+    tailor: Tailor = Tailor()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _weights_to_inherit(self) -> "Settings":
@@ -228,6 +339,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 32,
         "distill.link_batch_size": 32,
         "evaluate.draws": 2, "evaluate.snrs_db": [0.0, 10.0], "evaluate.lengths": [16, 64],
+        "tailor.steps": 5, "tailor.link_steps": 2, "tailor.slices": 3, "tailor.batch_size": 32, "tailor.snrs": 2,
     },
     # Minutes on two cores.
     "quick": {},
@@ -235,14 +347,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {
         "knowledge.views": 8, "search.warmup_epochs": 10, "search.epochs": 20, "search.steps": 40, "tune.trials": 24,
         "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "distill.epochs": 40,
-        "distill.link_epochs": 30, "evaluate.draws": 20,
+        "distill.link_epochs": 30, "evaluate.draws": 20, "tailor.slices": 12,
     },
     # Hours; a GPU helps.
     "paper": {
         "knowledge.views": 16, "adapt.image_size": 128, "search.warmup_epochs": 20, "search.epochs": 50,
         "search.steps": 200, "tune.trials": 60, "tune.startup_trials": 15, "tune.epochs": 6, "tune.steps": 50,
         "tune.check": 10, "distill.epochs": 200, "distill.link_epochs": 100, "distill.steps": 200,
-        "evaluate.draws": 50,
+        "evaluate.draws": 50, "tailor.steps": 1500, "tailor.link_steps": 500,
+        "tailor.slices": 12,
     },
 }  # fmt: skip
 

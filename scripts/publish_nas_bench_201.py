@@ -64,7 +64,7 @@ def search(system: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     lessons = Lessons(dataset, Views(True, 2, seed), None)
     searcher = Searcher(
         "nas_bench_201", options, lessons, make_splits(dataset.train_labels, "all", seed),
-        tables, budgets, classes=len(dataset.classes), teacher_dim=1,
+        tables, budgets, classes=len(dataset.classes),
         statistics=(torch.zeros(1), torch.ones(1)), seed=seed,
     )  # fmt: skip
     start = time.perf_counter()

@@ -203,6 +203,122 @@ def nas_bench_201(document: dict) -> str:
     return table(document, about, ["system", "seed", "architecture", "skips", "gap (points)"], lines)
 
 
+DATASETS = {"cifar10-jpeg": "CIFAR-10 (JPEG copy)", "fashion-mnist": "Fashion-MNIST", "fashion-mini": "`fashion-mini`"}
+LEARNT = {
+    "ce": "labels alone", "ib": "labels, bottleneck", "kd": "distilled on labelled",
+    "kd-all": "distilled on all images", "full": "everything",
+}  # fmt: skip
+
+
+def data_set(name: str) -> str:
+    """As a reader knows it."""
+    return DATASETS.get(name, f"`{name}`")
+
+
+def few_labels(document: dict) -> str:
+    """Accuracy by the number of labels."""
+    rows = document["rows"]
+    systems = [name for name in LEARNT if any(row["system"] == name for row in rows)]
+    lines = []
+    for (name, labels), own in groups(rows, "dataset", "labels").items():
+        by_system = groups(own, "system")
+        teacher = {row["seed"]: row["teacher_accuracy"] for row in own}
+        many = own[0]["images"] if labels == "all" else labels
+        lines.append(
+            [data_set(name), f"{many:,}" + (" (all)" if labels == "all" else ""),
+             *(spread([row["accuracy"] for row in by_system[system,]]) for system in systems),
+             spread(list(teacher.values()))]
+        )  # fmt: skip
+    heads = ["data set", "labels", *(LEARNT[name] for name in systems), "teacher"]
+    about = f"Test accuracy in % of the same small encoder, without a channel, all trained alike; {seeds(rows)}."
+    return table(document, about, heads, lines)
+
+
+def all_labels(document: dict) -> str:
+    """What distillation gives where nothing is unlabelled."""
+    lines = []
+    for (name,), own in groups(document["rows"], "dataset").items():
+        by_system = {
+            key[0]: {row["seed"]: row["accuracy"] for row in rows} for key, rows in groups(own, "system").items()
+        }
+        gains = [value - by_system["ce"][seed] for seed, value in by_system["kd"].items() if seed in by_system["ce"]]
+        lines.append(
+            [data_set(name), f"{own[0]['images']:,}", f"{own[0]['epochs']:.0f}",
+             *(spread(list(by_system[system].values()), digits=2) for system in ("ce", "kd")), spread(gains, digits=2),
+             spread([own[0]["teacher_accuracy"]], digits=2)]
+        )  # fmt: skip
+    heads = ["data set", "images", "epochs", "labels alone", "distilled", "gain (points)", "teacher"]
+    about = f"With all labels: test accuracy in %; {seeds(document['rows'])}."
+    return table(document, about, heads, lines)
+
+
+def losses(document: dict) -> str:
+    """The whole loss with one part taken out."""
+    lines = []
+    for (name,), own in groups(document["rows"], "dataset").items():
+        full = {row["seed"]: row["accuracy"] for row in own if row["system"] == "full"}
+        for (system,), rows in groups(own, "system").items():
+            change = [row["accuracy"] - full[row["seed"]] for row in rows if row["seed"] in full]
+            words = system.replace("no-", "without ") if system.startswith("no-") else system
+            changed = "" if system == "full" else spread(change)
+            lines.append([data_set(name), words, spread([row["accuracy"] for row in rows]), changed])
+    about = f"Every part of the loss at once, and the whole without one of them; {seeds(document['rows'])}."
+    return table(document, about, ["data set", "loss", "accuracy (%)", "change (points, by seed)"], lines)
+
+
+def store(document: dict) -> str:
+    """What a stored view costs and gives."""
+    lines = []
+    for (name, form), own in groups(document["rows"], "dataset", "form").items():
+        size = own[0]["bytes_per_view"]
+        ratio = statistics.median(row["epoch_s"] / row["epoch_no_teacher_s"] for row in own)
+        stored = [f"{size:.0f}", f"{100 * size / own[0]['image_bytes']:.1f}"] if size else ["", ""]
+        lines.append([data_set(name), form, *stored, f"{ratio:.2f}", spread([row["accuracy"] for row in own])])
+    live = statistics.median(row["epoch_live_s"] / row["epoch_no_teacher_s"] for row in document["rows"])
+    about = (
+        "Stored knowledge: bytes of an image's view (feature and top-K posterior), the time of an epoch over that of "
+        f"one without a teacher (with the live teacher: {live:.1f}), and the student's test accuracy; "
+        f"{seeds(document['rows'])}."
+    )
+    heads = ["data set", "form", "bytes per view", "% of the image", "epoch, times no teacher", "accuracy (%)"]
+    return table(document, about, heads, lines)
+
+
+def stages(document: dict) -> str:
+    """Two stages against one and against the codec alone."""
+    rows = document["rows"]
+    snrs = sorted({row["snr_db"] for row in rows})
+    lines = []
+    for (name, channel, system), own in groups(rows, "dataset", "channel", "system").items():
+        by_snr = groups(own, "snr_db")
+        lines.append(
+            [data_set(name), channel, system, str(len({row["seed"] for row in own})),
+             *(spread([row["accuracy"] for row in by_snr[snr,]]) for snr in snrs)]
+        )  # fmt: skip
+    about = "Test accuracy in % through the link, by SNR, all with the same number of steps; mean ± std over seeds."
+    return table(document, about, ["data set", "channel", "system", "seeds", *(f"{snr:g} dB" for snr in snrs)], lines)
+
+
+def tailored(document: dict) -> str:
+    """Devices served, what was distilled, and energy."""
+    lines = []
+    for (device, system), own in groups(document["rows"], "device", "system").items():
+        bound = ", ".join(sorted({row["binding"] for row in own if row["binding"]}))
+        lines.append(
+            [f"`{device}`", system, f"{sum(row['feasible'] for row in own)} of {len(own)}", bound,
+             f"{100 * own[0]['accuracy_floor']:.0f}",
+             spread([row["accuracy"] for row in own if row["accuracy"] is not None] or [0.0]),
+             spread([row["units"] for row in own], 1e-6, 2), spread([row["energy_j"] for row in own], 1e3, 2),
+             spread([row["latency_s"] for row in own], 1e3, 1)]
+        )  # fmt: skip
+    heads = [
+        "device", "system", "served", "else bound by", "floor (%)", "accuracy (%)", "distilled units (M)",
+        "energy (mJ)", "latency (ms)",
+    ]  # fmt: skip
+    about = f"A model for each device of a fleet, from one teacher and one store; {seeds(document['rows'])}."
+    return table(document, about, heads, lines)
+
+
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "quick.json": quick,
     "search_speed.json": search_speed,
@@ -210,6 +326,12 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "collapse.json": collapse,
     "search_baselines.json": search_baselines,
     "nas_bench_201.json": nas_bench_201,
+    "few_labels.json": few_labels,
+    "all_labels.json": all_labels,
+    "loss_ablation.json": losses,
+    "store.json": store,
+    "stages.json": stages,
+    "tailor.json": tailored,
 }
 
 

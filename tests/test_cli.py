@@ -33,7 +33,8 @@ BAD = {
     "unknown architecture": (["cost", "nobody"], "nobody"),
     "unknown list": (["list", "colours"], "devices"),
     "export of nothing": (["export", "nowhere", "--to-zoo"], "nowhere"),
-    "not built": (["tailor"], "not built"),
+    "not built": (["device"], "not built"),
+    "unknown fleet": (["tailor", "--fleet", "nowhere"], "nowhere"),
 }
 
 

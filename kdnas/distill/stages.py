@@ -1,79 +1,134 @@
 """The two stages of RKD (arXiv 2508.02148; the losses and schedules are our own definition).
 
 Stage 1, clean: the encoder learns the teacher's features and posteriors on labelled and unlabelled images. Stage 2,
-through the link: channel encoder, channel decoder and semantic decoder (and the encoder, at a low rate) learn the same
-targets from what arrives, with SNR, channel and length drawn per sample. The target of stage 2 is the *teacher's*
+through the link: encoder (at its share of the rate), channel encoder, channel decoder and semantic decoder learn the
+same targets from what arrives, with SNR, channel and length drawn per sample. The target of stage 2 is the *teacher's*
 feature, so the codec denoises and closes the gap between student and teacher at once.
 """
 
+import copy
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from kdnas import config
-from kdnas.codec import CAT
-from kdnas.data import Batch, Splits, batches
+from kdnas.data import Batch, Splits
 from kdnas.knowledge.lessons import Lessons
 from kdnas.link import Link, constant_conditions, draw_conditions
 from kdnas.loss import KnowledgeLoss
-from kdnas.run.seeds import generator, seed_of, seeded
-from kdnas.run.training import channels_last, fit
+from kdnas.run.seeds import generator
+
+LOG_EVERY = 10  # steps between logged gradient norms
+RISING_SNRS = 7  # levels of a rising SNR, one epoch each, as in the conference code of RKD
 
 
-class _Stage(LightningModule):
-    """What both stages share: AdamW under a cosine, named losses in the log, accuracy on the architecture split."""
+class Stage(LightningModule):
+    """What both stages share: AdamW, named losses in the log, the architecture split, early stopping.
+
+    Args:
+        lessons: Pixels and stored knowledge.
+        loss: What is minimised.
+        splits: Training sees the weights split; the architecture split judges.
+        rates: Learning rate of each module; 0 leaves it as it is.
+        settings: Of the stages.
+        total_steps: Of this stage, for the schedule.
+    """
 
     def __init__(
         self, lessons: Lessons, loss: KnowledgeLoss, splits: Splits, rates: list[tuple[nn.Module, float]],
-        weight_decay: float, total_steps: int,
+        settings: config.Distill, total_steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.lessons, self.loss, self.splits = lessons, loss, splits
-        self.rates, self.weight_decay, self.total_steps = rates, weight_decay, total_steps
+        self.rates, self.settings, self.total_steps = rates, settings, total_steps
+        self.least = math.inf  # of the architecture split, so far
+        self.waited = 0  # epochs since then
+        self.best: dict[str, Tensor] = {}
 
-    def log_parts(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Log every part by name; returns the sum that is minimised."""
+    def finish(self, parts: dict[str, Tensor], at: Tensor) -> Tensor:
+        """Log every part by name, and now and then how hard each pulls ``at``; returns the sum that is minimised."""
         self.log_dict({f"loss/{name}": value.detach() for name, value in parts.items()})
+        if self.global_step % LOG_EVERY == 0 and at.requires_grad:
+            norms = self.loss.gradient_norms(parts, at)
+            self.log_dict({f"gradient/{name}": norm for name, norm in norms.items()})
         return parts["loss"]
 
     def configure_optimizers(self) -> Any:
-        """One group per module with its own rate; a warm-up of 5 % of the steps, then a cosine to 1 %."""
+        """One group per module with its own rate; a warm-up of 5 % of the steps, then the schedule (cosine to 1 %)."""
         groups = [{"params": list(m.parameters()), "lr": rate} for m, rate in self.rates if rate > 0]
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         rising, total = max(1, self.total_steps // 20), self.total_steps
+        falls = self.settings.schedule == "cosine"
 
         def share(step: int) -> float:
-            done = (step - rising) / max(1, total - rising)
+            done = (step - rising) / max(1, total - rising) if falls else 0.0
             return (step + 1) / (rising + 1) if step < rising else 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def predict(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Logits (B, classes) of images by id, for the accuracy on the architecture split."""
+        """Logits (B, classes) of images by id, for the architecture split."""
         raise NotImplementedError
 
     @torch.no_grad()
     def on_train_epoch_end(self) -> None:
-        """Log the accuracy on the labelled images of the architecture split."""
+        """Log accuracy and negative log-likelihood of the architecture split's labels; keep the best where wanted."""
+        if self.stopped:
+            return
         training = [(m, m.training) for m in self.modules()]
         self.eval()
-        ids, right = self.splits.architecture_labelled, 0
+        ids, right, total = self.splits.architecture_labelled, 0, 0.0
         for part in ids.split(500):
             images = self.lessons.views.apply(self.lessons.dataset.train_images[part], part, 0).to(self.device)
-            right += int((self.predict(images, part).argmax(1).cpu() == self.lessons.dataset.train_labels[part]).sum())
+            logits, labels = self.predict(images, part).cpu(), self.lessons.dataset.train_labels[part]
+            right += int((logits.argmax(1) == labels).sum())
+            total += float(F.cross_entropy(logits, labels, reduction="sum"))
         for module, was in training:
             module.training = was
         self.log("accuracy/architecture split", right / len(ids), prog_bar=True)
+        self.log("loss/architecture split", total / len(ids))
+        if self.settings.patience:
+            self._judge(total / len(ids))
+
+    def _judge(self, value: float) -> None:
+        if value < self.least:
+            self.least, self.waited = value, 0
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
+        else:
+            self.waited += 1
+        if self.stopped:
+            self.trainer.should_stop = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the patience is at an end."""
+        return 0 < self.settings.patience <= self.waited
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """A stage that was stopped and is resumed has nothing left to do."""
+        return -1 if self.stopped else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What early stopping has seen goes along."""
+        checkpoint["early stopping"] = {"least": self.least, "waited": self.waited, "best": self.best}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The way back."""
+        kept = checkpoint["early stopping"]
+        self.least, self.waited, self.best = kept["least"], kept["waited"], kept["best"]
+
+    def take_best(self) -> None:
+        """Go back to the best epoch, where early stopping has looked for one."""
+        if self.best:
+            self.load_state_dict(self.best)
 
 
-class CleanStage(_Stage):
+class CleanStage(Stage):
     """Stage 1: encoder and classifier, without a channel."""
 
     def __init__(self, encoder: nn.Module, classifier: nn.Module, **shared: Any) -> None:
@@ -84,21 +139,31 @@ class CleanStage(_Stage):
         """The loss on one batch."""
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher)
         z = self.encoder(lesson.images)
-        return self.log_parts(self.loss(z, self.classifier(z), lesson.labels, lesson.features, lesson.probabilities))
+        told, rate = self.loss.code(z, generator("bottleneck", *batch.key))
+        logits = self.classifier(told)
+        return self.finish(self.loss(z, logits, lesson.labels, lesson.features, lesson.probabilities, rate=rate), z)
 
     def predict(self, images: Tensor, ids: Tensor) -> Tensor:
         """Clean logits."""
         return self.classifier(self.encoder(images))
 
 
-class LinkStage(_Stage):
-    """Stage 2: the whole link under random conditions."""
+class LinkStage(Stage):
+    """Stage 2: the whole link under random conditions.
 
-    def __init__(
-        self, link: Link, snr_db: tuple[float, float], channels: tuple[str, ...], frozen: bool, **shared: Any
-    ) -> None:
+    Args:
+        link: To train.
+        snr_db: Lowest and highest SNR in dB.
+        channels: Names.
+        shared: As ``Stage``. An encoder whose rate is 0 is frozen.
+    """
+
+    def __init__(self, link: Link, snr_db: tuple[float, float], channels: tuple[str, ...], **shared: Any) -> None:
         super().__init__(**shared)
-        self.link, self.snr_db, self.channels, self.frozen = link, snr_db, channels, frozen
+        self.link, self.snr_db, self.channels = link, snr_db, channels
+        self.frozen = self.settings.encoder_rate == 0
+        # What stage 1 read from clean features: the noisy posterior is to agree with that.
+        self.clean_classifier = copy.deepcopy(link.semantic_decoder).requires_grad_(False)
 
     @torch.no_grad()
     def on_fit_start(self) -> None:
@@ -122,16 +187,34 @@ class LinkStage(_Stage):
         if self.frozen:
             self.link.encoder.eval()
 
+    def snr_range(self, epoch: int) -> tuple[float, float]:
+        """From where to where SNR is drawn in an epoch: the whole range, or the one level that is its turn."""
+        low, high = self.snr_db
+        if self.settings.snr == "uniform":
+            return low, high
+        level = low + (high - low) * (epoch % RISING_SNRS) / (RISING_SNRS - 1)
+        return level, level
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on one batch, its conditions and noise drawn from the batch's key."""
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher, pixels=not self.frozen)
         z = self.kept[batch.view, batch.ids].to(self.device) if self.frozen else self.link.encoder(lesson.images)
         noise = generator("link", *batch.key, device=self.device)
-        conditions = draw_conditions(len(z), self.snr_db, self.channels, self.link.symbols, noise)
-        outcome = self.link.through(z, conditions, noise)
-        return self.log_parts(
-            self.loss(outcome.features, outcome.logits, lesson.labels, lesson.features, lesson.probabilities)
+        conditions = draw_conditions(len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise)
+        sent = z
+        if self.settings.feature_noise:
+            draw = torch.randn(z.shape, generator=noise, device=noise.device)
+            sent = z + self.settings.feature_noise * z.detach().std(0) * draw
+        arrived = self.link.through(sent, conditions, noise)
+        features, logits, rate = arrived.features, arrived.logits, None
+        if self.loss.bottleneck is not None:
+            told, rate = self.loss.code(features, noise)
+            logits = self.link.semantic_decoder(told)
+        clean = self.clean_classifier(z.detach()) if self.loss.weights["consistency"] > 0 else None
+        parts = self.loss(
+            features, logits, lesson.labels, lesson.features, lesson.probabilities, rate=rate, clean=clean
         )
+        return self.finish(parts, features)
 
     def predict(self, images: Tensor, ids: Tensor) -> Tensor:
         """Logits through the first channel at the middle of the SNR range and full length, the noise seeded."""
@@ -139,126 +222,3 @@ class LinkStage(_Stage):
         middle = sum(self.snr_db) / 2
         conditions = constant_conditions(len(images), middle, self.channels[0], self.link.symbols, self.device)
         return self.link.through(self.link.encoder(images), conditions, noise).logits
-
-
-class Distiller:
-    """Trains encoders and links; the same object trains the system and its baselines, with the same budget.
-
-    Args:
-        lessons: Pixels and stored knowledge; without a store only losses without a teacher can be used.
-        splits: Training sees the weights split; accuracy in the log is on the architecture split.
-        settings: Of the stages.
-        classes: Number of classes.
-        feature_dim: D.
-        statistics: (mean, std), each (F,), of the teacher's features.
-        directory: The run directory.
-        seed: Of first weights, batches, and noise.
-        accelerator: As in ``make_trainer``.
-        progress: Show progress bars.
-    """
-
-    def __init__(
-        self,
-        lessons: Lessons,
-        splits: Splits,
-        settings: config.Distill,
-        *,
-        classes: int,
-        feature_dim: int,
-        statistics: tuple[Tensor, Tensor],
-        directory: Path,
-        seed: int,
-        accelerator: str = "auto",
-        progress: bool = True,
-    ) -> None:
-        self.lessons, self.splits, self.settings = lessons, splits, settings
-        self.classes, self.feature_dim, self.statistics = classes, feature_dim, statistics
-        self.directory, self.seed, self.accelerator, self.progress = directory, seed, accelerator, progress
-
-    def clean(
-        self, encoder: nn.Module, loss: config.Loss, name: str, classifier: nn.Module | None = None
-    ) -> tuple[nn.Module, KnowledgeLoss]:
-        """Stage 1: train ``encoder`` in place.
-
-        Args:
-            encoder: (B, C, H, W) to (B, D).
-            loss: With ``kd`` 0 only labelled images are used.
-            name: Of the stage, for TensorBoard and checkpoints.
-            classifier: A linear classifier to go on with; a fresh one unless given.
-
-        Returns:
-            The classifier (B, D) to (B, classes), and the loss with its trained projector.
-        """
-        s = self.settings
-        with seeded(self.seed, "stage 1"):
-            classifier = classifier or nn.Linear(self.feature_dim, self.classes)
-            knowledge = self.knowledge_loss(loss)
-        stage = CleanStage(
-            channels_last(encoder), classifier, lessons=self.lessons, loss=knowledge,
-            splits=self.splits, rates=[(m, s.learning_rate) for m in (encoder, classifier, knowledge)],
-            weight_decay=s.weight_decay, total_steps=s.epochs * s.steps,
-        )  # fmt: skip
-        self._fit(stage, self._batches(knowledge, "stage 1", s.batch_size), s.epochs, name)
-        return classifier, knowledge
-
-    def through_link(
-        self,
-        encoder: nn.Module,
-        classifier: nn.Module,
-        knowledge: KnowledgeLoss,
-        codec: CAT,
-        *,
-        snr_db: tuple[float, float],
-        channels: Iterable[str],
-        name: str,
-    ) -> Link:
-        """Stage 2: train codec and semantic decoder through the channel, and the encoder at its share of the rate.
-
-        Args:
-            encoder: From stage 1; trained further in place unless ``encoder_rate`` is 0.
-            classifier: From stage 1; becomes the semantic decoder.
-            knowledge: The loss of stage 1, whose projector goes on.
-            codec: Fresh.
-            snr_db: Lowest and highest SNR in dB, drawn uniformly per sample.
-            channels: Names, drawn uniformly per sample.
-            name: Of the stage.
-
-        Returns:
-            The link, in evaluation mode.
-        """
-        s = self.settings
-        link = Link(encoder, codec.encoder, codec.decoder, classifier)
-        rate = s.link_learning_rate
-        rates = [(m, rate) for m in (codec, classifier, knowledge)] + [(encoder, rate * s.encoder_rate)]
-        stage = LinkStage(
-            link, snr_db, tuple(channels), s.encoder_rate == 0, lessons=self.lessons, loss=knowledge,
-            splits=self.splits, rates=rates, weight_decay=s.weight_decay, total_steps=s.link_epochs * s.steps,
-        )  # fmt: skip
-        channels_last(encoder)
-        self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
-        return link.eval()
-
-    def _fit(self, stage: _Stage, loader: DataLoader[Batch], epochs: int, name: str) -> None:
-        stage.train()  # Lightning leaves the mode as it finds it, and stage 1 ends in evaluation mode
-        fit(
-            stage, loader, epochs=epochs, directory=self.directory, name=name, accelerator=self.accelerator,
-            progress=self.progress,
-        )  # fmt: skip
-        stage.eval().cpu()
-
-    def knowledge_loss(self, loss: config.Loss) -> KnowledgeLoss:
-        """A fresh loss with its projector."""
-        mean, std = self.statistics
-        return KnowledgeLoss(
-            self.feature_dim, len(mean), mean, std, ce=loss.ce, kd=loss.kd, feature=loss.feature, logit=loss.logit,
-            temperature=loss.temperature,
-        )  # fmt: skip
-
-    def _batches(self, loss: KnowledgeLoss, key: str, size: int) -> DataLoader[Batch]:
-        s, splits = self.settings, self.splits
-        unlabelled = splits.weights_unlabelled if loss.needs_teacher else splits.weights_unlabelled[:0]
-        return batches(
-            splits.weights_labelled, self.lessons.dataset.train_labels, unlabelled, batch_size=size,
-            labelled_fraction=s.labelled_fraction, steps=s.steps, views=self.lessons.n_views,
-            seed=seed_of(self.seed, key) % 2**31,
-        )  # fmt: skip

@@ -6,10 +6,11 @@ from kdnas.evaluate.results import results_document, validate_published, validat
 from kdnas.evaluate.statistics import accuracy_ci95, rank_correlation, summarise
 
 if TYPE_CHECKING:
-    from kdnas.evaluate.link import evaluate_link, evaluate_teacher
+    from kdnas.evaluate.link import evaluate_classifier, evaluate_link, evaluate_teacher
 
 __all__ = [
     "accuracy_ci95",
+    "evaluate_classifier",
     "evaluate_link",
     "evaluate_teacher",
     "rank_correlation",
@@ -22,7 +23,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Those who check or draw results need no torch.
-    if name in ("evaluate_link", "evaluate_teacher"):
+    if name in ("evaluate_classifier", "evaluate_link", "evaluate_teacher"):
         from kdnas.evaluate import link
 
         return getattr(link, name)

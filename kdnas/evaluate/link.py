@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdnas.channel import ImageNoise, get_channel
 from kdnas.errors import InputError
@@ -129,6 +129,39 @@ def evaluate_teacher(
         ]
     )
     return [_row("teacher", None, None, None, correct)]
+
+
+@torch.inference_mode()
+def evaluate_classifier(
+    encoder: nn.Module, classifier: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 256
+) -> dict[str, Any]:
+    """Accuracy of an encoder and a classifier without a channel.
+
+    Args:
+        encoder: Float images (B, C, H, W) in [0, 1] to (B, D); put in evaluation mode here, and back afterwards.
+        classifier: (B, D) to (B, classes), on the same device; likewise.
+        images: (N, C, H, W) uint8 test images.
+        labels: (N,) int64.
+        batch_size: Images at a time.
+
+    Returns:
+        ``accuracy`` (a fraction), ``ci95`` (its half-width) and ``n`` (images).
+
+    Raises:
+        InputError: No images.
+    """
+    _check_images(images, labels)
+    device = next(encoder.parameters()).device
+    modes = [(module, module.training) for module in (encoder, classifier)]
+    try:
+        for module, _ in modes:
+            module.eval()
+        answers = [classifier(encoder(_to_float(part, device))).argmax(1).cpu() for part in images.split(batch_size)]
+    finally:
+        for module, training in modes:
+            module.train(training)
+    accuracy, half_width = accuracy_ci95((torch.cat(answers) == labels).numpy())
+    return {"accuracy": accuracy, "ci95": half_width, "n": len(images)}
 
 
 def _through_channels(

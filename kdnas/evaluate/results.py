@@ -3,30 +3,36 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kdnas.errors import InputError
+from kdnas.evaluate.distill_rows import (
+    AllLabelsRow,
+    FewLabelsRow,
+    LossAblationRow,
+    StagesRow,
+    StoreRow,
+    TailorRow,
+)
+from kdnas.evaluate.fields import (
+    Above,
+    Count,
+    Difference,
+    Fraction,
+    Labels,
+    Model,
+    Name,
+    NotNegative,
+    Positive,
+    Probability,
+    Row,
+)
 
 SCHEMA = 1
 COSTS = ("params", "macs", "sram_bytes", "flash_bytes", "latency_s")
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a softmax in float32 may end a little above 1
-Name = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
-Above = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Difference = Annotated[float, Field(ge=-1, le=1)]
-Labels = Positive | Literal["all"]
 
-
-class _Model(BaseModel):
-    # strict: "0.9" is no accuracy and true is no count; ints still pass as floats.
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
-
-
-class Costs(_Model):
+class Costs(Model):
     """What a network costs on its device class: counts, bytes at the class's precision, seconds."""
 
     params: Count
@@ -36,7 +42,7 @@ class Costs(_Model):
     latency_s: float = Field(ge=0)
 
 
-class Budgets(_Model):
+class Budgets(Model):
     """Limits for the transmitter total, in the units of ``Costs``; a key without a limit is left out."""
 
     # not Optional: left out is right, null is not
@@ -47,7 +53,7 @@ class Budgets(_Model):
     latency_s: float = Field(default_factory=float, gt=0)
 
 
-class TeacherInfo(_Model):
+class TeacherInfo(Model):
     """The adapted teacher: its name, parameter count, and clean test accuracy."""
 
     name: Name
@@ -55,7 +61,7 @@ class TeacherInfo(_Model):
     accuracy: Fraction
 
 
-class Point(_Model):
+class Point(Model):
     """One point of a curve. Without a channel, ``channel``, ``snr_db`` and ``symbols`` are null together."""
 
     system: Literal["kdnas", "no-kd", "teacher"]
@@ -75,7 +81,7 @@ class Point(_Model):
         return self
 
 
-class LayerInfo(_Model):
+class LayerInfo(Model):
     """One block of a network for the picture of its architecture: shape is (C, H, W) or (D,)."""
 
     name: Name
@@ -85,14 +91,14 @@ class LayerInfo(_Model):
     params: Count
 
 
-class AlphaEpoch(_Model):
+class AlphaEpoch(Model):
     """The choice probabilities after one epoch of the search, by label of the choice."""
 
     epoch: Count
     probs: dict[Name, Annotated[list[Probability], Field(min_length=1)]]
 
 
-class TrialInfo(_Model):
+class TrialInfo(Model):
     """One trial: accuracy on the architecture split, and the worst cost as a multiple of its budget."""
 
     number: Count
@@ -101,24 +107,24 @@ class TrialInfo(_Model):
     feasible: bool
 
 
-class RankPair(_Model):
+class RankPair(Model):
     """An architecture's accuracy as a trial, and after full training."""
 
     trial_accuracy: Fraction
     trained_accuracy: Fraction
 
 
-class SearchInfo(_Model):
+class SearchInfo(Model):
     """What figures of the search need; each part may be absent. ``choices`` names the choices of a label."""
 
-    layers: list[LayerInfo] = []
-    alphas: list[AlphaEpoch] = []
-    choices: dict[Name, list[str | int | float | bool]] = {}
-    trials: list[TrialInfo] = []
-    ranks: list[RankPair] = []
+    layers: list[LayerInfo] = Field(default_factory=list)
+    alphas: list[AlphaEpoch] = Field(default_factory=list)
+    choices: dict[Name, list[str | int | float | bool]] = Field(default_factory=dict)
+    trials: list[TrialInfo] = Field(default_factory=list)
+    ranks: list[RankPair] = Field(default_factory=list)
 
 
-class Results(_Model):
+class Results(Model):
     """A run's ``results.json``; accuracies are fractions, and what does not apply is null."""
 
     schema_: Literal[1] = Field(alias="schema")
@@ -143,7 +149,7 @@ class Results(_Model):
         return self
 
 
-class PublishedRow(_Model):
+class PublishedRow(Model):
     """One row of a published table: one seed of one system at one point."""
 
     device: Name
@@ -162,7 +168,7 @@ class PublishedRow(_Model):
     flash_bytes: Count | None
 
 
-class Published(_Model):
+class Published(Model):
     """A table of ``runs/published/``: the command that made it, and its rows."""
 
     command: Name
@@ -175,12 +181,7 @@ class Published(_Model):
         return self
 
 
-class _Row(_Model):
-    # A script may publish more than what is drawn.
-    model_config = ConfigDict(extra="ignore")
-
-
-class SearchSpeedRow(_Row):
+class SearchSpeedRow(Row):
     """One system on one space: seconds of a step, memory over what the process held before."""
 
     space: Name
@@ -195,7 +196,7 @@ class SearchSpeedRow(_Row):
     threads: Positive | None = None
 
 
-class BudgetRow(_Row):
+class BudgetRow(Row):
     """One cost of the transmitter found for a device class with one seed, and its limit, in the units of ``Costs``."""
 
     device: Name
@@ -206,7 +207,7 @@ class BudgetRow(_Row):
     largest_fits: bool
 
 
-class CollapseRow(_Row):
+class CollapseRow(Row):
     """One search under one protection: the gap is the accuracy of the supernet less that of the derived network."""
 
     space: Name
@@ -224,7 +225,7 @@ class CollapseRow(_Row):
     likely_over_budget: NotNegative
 
 
-class SearchBaselineRow(_Row):
+class SearchBaselineRow(Row):
     """One way to an architecture, with one seed: test accuracy after the same training, the transmitter's costs."""
 
     device: Name
@@ -237,7 +238,7 @@ class SearchBaselineRow(_Row):
     in_budget: bool
 
 
-class NasBench201Row(_Row):
+class NasBench201Row(Row):
     """One search in NAS-Bench-201: its string, what the benchmark lists for it, and how the search ended."""
 
     system: Name
@@ -257,13 +258,19 @@ class NasBench201Row(_Row):
 
 
 # By the kind of table: the form of a row, and the columns in which no two rows agree.
-_TABLES: dict[str, tuple[type[_Model], tuple[str, ...]]] = {
+_TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "quick": (PublishedRow, ()),
     "search speed": (SearchSpeedRow, ("space", "system", "relaxation", "device")),
     "budgets": (BudgetRow, ("device", "seed", "cost")),
     "collapse": (CollapseRow, ("space", "device", "protection", "seed")),
     "search baselines": (SearchBaselineRow, ("device", "system", "seed")),
     "NAS-Bench-201": (NasBench201Row, ("system", "seed")),
+    "few labels": (FewLabelsRow, ("dataset", "labels", "system", "seed")),
+    "all labels": (AllLabelsRow, ("dataset", "labels", "system", "epochs", "seed")),
+    "loss ablation": (LossAblationRow, ("dataset", "labels", "system", "seed")),
+    "store": (StoreRow, ("dataset", "form", "seed")),
+    "tailor": (TailorRow, ("dataset", "device", "system", "seed")),
+    "stages": (StagesRow, ("dataset", "channel", "system", "snr_db", "seed")),
 }
 
 
@@ -347,12 +354,16 @@ def validate_published(value: Any, source: str = "the published table") -> dict[
 def table_kind(value: Any, source: str = "the table") -> str:
     """Recognise a table of ``runs/published/`` by the keys of its first row.
 
+    Three kinds share their keys, and are told apart by what stands in the rows: a loss ablation has systems
+    ``no-...`` or ``only-...``; all labels has one number of labels and says the epochs; few labels is the rest.
+
     Args:
         value: What was read from the file.
         source: How the message names the file.
 
     Returns:
-        ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"`` or ``"NAS-Bench-201"``.
+        ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
+        ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"`` or ``"stages"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.
@@ -365,15 +376,18 @@ def table_kind(value: Any, source: str = "the table") -> str:
         for kind, (model, _) in _TABLES.items()
     }
     missing = {kind: [key for key in keys if key not in rows[0]] for kind, keys in needed.items()}
-    nearest = min(needed, key=lambda kind: len(missing[kind]) / len(needed[kind]))
-    if missing[nearest] == needed[nearest]:
+    possible = [kind for kind in needed if len(missing[kind]) < len(needed[kind])]
+    if not possible:
         raise InputError(f"{source}: rows[0]: no key of any table that can be drawn ({', '.join(needed)})")
+    # Keys of one kind may all be keys of another: most keys win, and one that is absent costs two that are there,
+    # so that a row with a key forgotten is still nearest to its own kind.
+    nearest = max(possible, key=lambda kind: len(needed[kind]) - 3 * len(missing[kind]))
     if missing[nearest]:
         raise InputError(
             f"{source}: rows[0]: no table that can be drawn; nearest to {nearest}, which needs also: "
             f"{', '.join(missing[nearest])}"
         )
-    return nearest
+    return _by_content(nearest, [row for row in rows if isinstance(row, dict)])
 
 
 def validate_table(value: Any, source: str = "the table") -> str:
@@ -395,7 +409,7 @@ def validate_table(value: Any, source: str = "the table") -> str:
         _validate(Published, value, source)
         return kind
 
-    class Table(_Model):
+    class Table(Model):
         command: Name
         rows: list[row]  # type: ignore[valid-type]
 
@@ -406,6 +420,14 @@ def validate_table(value: Any, source: str = "the table") -> str:
 
     _validate(Table, value, source)
     return kind
+
+
+def _by_content(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if kind not in ("few labels", "all labels"):
+        return kind
+    if any(str(row.get("system")).startswith(("no-", "only-")) for row in rows):
+        return "loss ablation"
+    return "few labels" if len({str(row.get("labels")) for row in rows}) > 1 else kind
 
 
 def _validate(model: type[BaseModel], value: Any, source: str) -> dict[str, Any]:

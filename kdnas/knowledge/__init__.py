@@ -3,6 +3,7 @@
 from kdnas.knowledge.adapt import adapt
 from kdnas.knowledge.calibration import expected_calibration_error, fit_temperature
 from kdnas.knowledge.lessons import Lesson, Lessons
+from kdnas.knowledge.live import LiveTeacher
 from kdnas.knowledge.store import Identity, Store, Target, identity_of
 from kdnas.knowledge.teacher import (
     AdaptedTeacher,
@@ -22,6 +23,7 @@ __all__ = [
     "InputSpec",
     "Lesson",
     "Lessons",
+    "LiveTeacher",
     "Store",
     "Target",
     "Teacher",

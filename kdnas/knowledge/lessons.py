@@ -8,6 +8,7 @@ from torch import Tensor
 from kdnas.data import Batch, Dataset, Views
 
 if TYPE_CHECKING:
+    from kdnas.knowledge.live import LiveTeacher
     from kdnas.knowledge.store import Store
 
 
@@ -17,7 +18,8 @@ class Lesson(NamedTuple):
     Attributes:
         images: (B, C, H, W) float32 in [0, 1]; empty where not asked for.
         labels: (B,) int64; -1 where an image has no label.
-        features: (B, F) of the teacher on the same view; None where not asked for.
+        features: (B, target_dim) of the teacher on the same view, as the store's form gives them; None where not asked
+            for.
         probabilities: (B, classes) of the teacher; None where not asked for.
     """
 
@@ -28,19 +30,24 @@ class Lesson(NamedTuple):
 
 
 class Lessons:
-    """Turns batches of ids into pixels and stored knowledge; the teacher itself is never run.
+    """Turns batches of ids into pixels and stored knowledge; only a ``LiveTeacher`` is ever run.
 
     Args:
         dataset: Its training images are read.
         views: The augmentation that the store was made with.
-        store: What the teacher said; None where there is no teacher.
+        store: What the teacher said, or the teacher itself, run in every step; None where there is no teacher.
         n_views: Views that training uses, 0 to n_views - 1.
         posterior: ``view`` pairs an image with the posterior of the same view, ``mean`` with the mean over all stored
             views of the image (a better estimate of its class). Features are always of the same view.
     """
 
     def __init__(
-        self, dataset: Dataset, views: Views, store: "Store | None", n_views: int = 1, posterior: str = "mean"
+        self,
+        dataset: Dataset,
+        views: Views,
+        store: "Store | LiveTeacher | None",
+        n_views: int = 1,
+        posterior: str = "mean",
     ) -> None:
         self.dataset, self.views, self.store, self.n_views = dataset, views, store, n_views
         self.posterior = posterior

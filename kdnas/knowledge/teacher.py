@@ -7,7 +7,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from kdnas.errors import InputError
 from kdnas.run.files import atomic_write, hash_of, read_json, write_json
 
+if TYPE_CHECKING:
+    from kdnas.knowledge.ensemble import Ensemble
+
 GROUP = "kdnas.teachers"
+FAMILIES = "kdnas.teacher_families"  # entries that are called with what follows ``NAME:``
 SCHEMA = 1
 
 
@@ -87,6 +91,8 @@ class Backbone(Protocol):
         layers: The network as a chain from normalised images to (B, F); its first links can be frozen.
         frozen: How many first links fine-tuning leaves as they are: 0 for a network without pretrained
             weights.
+
+    It may have ``default_size`` too: the side of its input, in pixels, where the settings name none.
     """
 
     name: str
@@ -104,16 +110,54 @@ def list_teachers() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
-def load_backbone(name: str) -> Backbone:
-    """The headless network of the registered teacher ``name``.
+def list_families() -> list[str]:
+    """The families of teachers whose members are named ``FAMILY:MEMBER``, sorted."""
+    return sorted({entry.name for entry in entry_points(group=FAMILIES)})
+
+
+def split_name(name: str) -> list[str]:
+    """The members of the ensemble ``name``, joined by ``+``; one for a teacher that is none.
 
     Raises:
-        InputError: No such teacher, or its weights are not installed.
+        InputError: There is nothing on one side of a ``+``, or no such teacher.
     """
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
-    if not found:
-        raise InputError(f"unknown teacher {name!r}: choose one of {', '.join(list_teachers())}")
-    return cast(Callable[[], Backbone], found[0].load())()
+    names = name.split("+")
+    if not all(names):
+        raise InputError(f"the teacher {name!r} has nothing on one side of a '+': name two teachers, as in a+b")
+    for each in names:
+        find_teacher(each)
+    return names
+
+
+def find_teacher(name: str) -> Callable[[], Backbone]:
+    """What makes the headless network of the teacher ``name``, not loaded yet.
+
+    Args:
+        name: Of an entry of ``kdnas.teachers``; or ``FAMILY:MEMBER``, with an entry of ``kdnas.teacher_families``.
+
+    Raises:
+        InputError: No such teacher, or an ensemble.
+    """
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            return lambda: cast(Callable[[], Backbone], entry.load())()
+    family, colon, member = name.partition(":")
+    for entry in entry_points(group=FAMILIES):
+        if colon and entry.name == family:
+            if not member:
+                raise InputError(f"the teacher {name!r} names no member of the family: write {family}:NAME")
+            return lambda: cast(Callable[[str], Backbone], entry.load())(member)
+    choices = ", ".join([*list_teachers(), *(f"{family}:…" for family in list_families())])
+    raise InputError(f"unknown teacher {name!r}: choose one of {choices}, or several joined by '+'")
+
+
+def load_backbone(name: str) -> Backbone:
+    """The headless network of the teacher ``name``.
+
+    Raises:
+        InputError: As ``find_teacher``; or its weights or the package that reads them are not installed.
+    """
+    return find_teacher(name)()
 
 
 def folded(net: nn.Sequential) -> nn.Sequential:
@@ -180,17 +224,19 @@ class AdaptedTeacher(nn.Module):
         return self.logits(self.features(images))
 
 
-def save_teacher(teacher: AdaptedTeacher, directory: str | Path, report: dict[str, object]) -> None:
+def save_teacher(teacher: "AdaptedTeacher | Ensemble", directory: str | Path, report: dict[str, object]) -> None:
     """Write ``teacher.safetensors``, then ``teacher.json`` (which makes it complete) into ``directory``."""
     from safetensors.torch import save
 
     state = {key: value.cpu().contiguous() for key, value in teacher.state_dict().items()}
     atomic_write(Path(directory) / "teacher.safetensors", save(state))
-    described = {
-        "schema": SCHEMA,
-        "name": teacher.name,
+    described: dict[str, Any] = {"schema": SCHEMA}
+    if isinstance(teacher, AdaptedTeacher):
+        described |= _described(teacher)
+    else:
+        described |= {"members": [_described(cast(AdaptedTeacher, member)) for member in teacher.members]}
+    described |= {
         "classes": teacher.classes,
-        "image_size": teacher.input.size,
         "temperature": teacher.temperature,
         "hash": teacher.hash,
         "report": report,
@@ -198,7 +244,28 @@ def save_teacher(teacher: AdaptedTeacher, directory: str | Path, report: dict[st
     write_json(Path(directory) / "teacher.json", described)
 
 
-def load_teacher(directory: str | Path) -> tuple[AdaptedTeacher, dict[str, object]]:
+def _described(teacher: AdaptedTeacher) -> dict[str, Any]:
+    """What makes the network of ``teacher`` again, its weights and classes apart."""
+    return {"name": teacher.name, "image_size": teacher.input.size, "temperature": teacher.temperature}
+
+
+def _blank(described: dict[str, Any], classes: int) -> AdaptedTeacher:
+    """The network of ``_described``, with a classifier of any weights."""
+    backbone = load_backbone(described["name"])
+    head = nn.Linear(backbone.feature_dim, classes)
+    return AdaptedTeacher(backbone, head, described["image_size"], described["temperature"])
+
+
+def _blank_ensemble(told: dict[str, Any]) -> "Ensemble":
+    """The networks of ``_described`` as one, with statistics that say nothing."""
+    from kdnas.knowledge.ensemble import Ensemble
+
+    members = [_blank(described, told["classes"]) for described in told["members"]]
+    width = sum(member.feature_dim for member in members)
+    return Ensemble(members, torch.zeros(width), torch.ones(width), told["temperature"])
+
+
+def load_teacher(directory: str | Path) -> tuple["AdaptedTeacher | Ensemble", dict[str, Any]]:
     """Read a teacher and its report from where ``save_teacher`` put them.
 
     Raises:
@@ -212,9 +279,7 @@ def load_teacher(directory: str | Path) -> tuple[AdaptedTeacher, dict[str, objec
     try:
         if told["schema"] != SCHEMA:
             raise InputError(f"{directory} holds a teacher of schema {told['schema']}, not {SCHEMA}: adapt it again")
-        backbone = load_backbone(told["name"])
-        head = nn.Linear(backbone.feature_dim, told["classes"])
-        teacher = AdaptedTeacher(backbone, head, told["image_size"], told["temperature"])
+        teacher = _blank_ensemble(told) if "members" in told else _blank(told, told["classes"])
         teacher.load_state_dict(load_file(directory / "teacher.safetensors"))
         expected, report = told["hash"], told["report"]
     except (SafetensorError, RuntimeError, OSError, KeyError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,15 @@ def _begin(
         return directory
     settings = make_settings(_absolute(make_settings(given)))
     device = load_device(settings.device)  # refused before anything is written or imported
+    fleet = {}
+    if verb == "run" and settings.tailor.enabled:
+        from kdnas.tailor import load_fleet
+
+        fleet = {"fleet": load_fleet(settings.tailor.fleet).of_class(device.name).document()}
     return RunDirectory.create(
         Path(out) if out is not None else default_directory(settings, verb),
         settings.model_dump(mode="json"),
-        {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json")},
+        {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json"), **fleet},
     )
 
 
@@ -119,13 +124,14 @@ def _through(
     configure_process(settings.threads)
     from kdnas.export import load_weights
     from kdnas.pipeline import stages
+    from kdnas.pipeline import tailor as tailoring
     from kdnas.pipeline.context import Context
     from kdnas.run.tensors import write_tensors
 
     context = Context(settings, directory, progress)
     steps: dict[str, Callable[[Context, Say], None]] = {
         "teach": stages.teach, "tune": stages.tune, "search": stages.search, "distill": stages.distill,
-        "no-kd": stages.baseline, "evaluate": stages.evaluate, "plot": stages.plot,
+        "no-kd": stages.baseline, "evaluate": stages.evaluate, "tailor": tailoring.stage, "plot": stages.plot,
     }  # fmt: skip
 
     def check_and_bring() -> None:
@@ -140,6 +146,8 @@ def _through(
         found.save(directory.path / "architecture.json")
 
     ranks.by_main(check_and_bring)
+    if "fleet" in directory.document and "plot" in names:
+        names = [*names[:-1], "tailor", names[-1]]  # after all that the run itself is
     if directory.document.get("architecture"):
         names = [name for name in names if name not in ("tune", "search")]
     elif "search" in names and (not settings.tune.enabled or directory.report("search") is not None):
@@ -198,10 +206,46 @@ def teach(
     resume: str | Path | None = None,
     say: Say = _quiet,
     progress: bool = False,
+    report: bool = False,
     **settings: Any,
 ) -> Path:
-    """Adapt the teacher to the data set and store its knowledge; arguments and errors as in ``run``."""
-    return _go("teach", settings, out, resume, say, progress)
+    """Adapt the teacher to the data set and store its knowledge; arguments and errors as in ``run``.
+
+    With ``report``, ``store_report.json`` in the run directory tells what each form of stored knowledge costs and what
+    a student makes of it (``kdnas.pipeline.store_report``).
+    """
+    path = _go("teach", settings, out, resume, say, progress)
+    if report:
+        store_report(path, say=say)
+    return path
+
+
+def store_report(
+    run: str | Path, *, forms: Sequence[str] | None = None, rounds: int | None = None, say: Say = _quiet
+) -> dict[str, Any]:
+    """What each form of stored knowledge costs and gives, for a run whose teacher is adapted.
+
+    Args:
+        run: A run directory.
+        forms: ``none``, ``live``, ``fp16``, ``int8``, ``pca``, ``pca-DIMS``, ``pq``, ``pq-DIMSxCODES``; None for the
+            first five and ``pq``.
+        rounds: Timed epochs of each form; None for 5.
+        say: As in ``run``.
+
+    Returns:
+        The document, which is also kept as ``store_report.json`` in the run directory.
+
+    Raises:
+        InputError: No run directory, or a form that there is not or that cannot be stored.
+    """
+    directory = RunDirectory.open(Path(run))
+    settings = make_settings(directory.settings)
+    configure_process(settings.threads)
+    from kdnas.pipeline import store_report as module
+    from kdnas.pipeline.context import Context
+
+    context = Context(settings, directory, progress=False)
+    return module.store_report(context, say, forms or module.FORMS, rounds or module.ROUNDS)
 
 
 def tune(
@@ -240,6 +284,62 @@ def distill(
 ) -> Path:
     """Distil an architecture in both stages; searched first unless one is given; as ``run``."""
     return _go("distill", settings, out, resume, say, progress, architecture, weights)
+
+
+def tailor(
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    run: str | Path | None = None,
+    architectures: Mapping[str, str | Path] | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    begun: Callable[[Path], None] = lambda _: None,
+    **settings: Any,
+) -> Path:
+    """Dynamic distillation for every device of a fleet (``tailor.fleet``), from one teacher and one store.
+
+    Args:
+        out: The run directory; by default ``runs/tailor-FLEET-DATASET-PRESET-sSEED``.
+        resume: A directory of ``tailor`` to go on with.
+        run: A finished run whose settings, teacher and architecture are taken; ``settings`` may then set ``tailor.*``,
+            ``evaluate.*``, ``threads`` and ``accelerator`` only.
+        architectures: Class to the path of its ``architecture.json`` (or a directory that holds one). For classes
+            without one, the architecture of the space that uses the class's budgets and favours no choice is taken.
+        say: As in ``run``, like ``progress``.
+        progress: Show progress bars.
+        begun: Called with the run directory as soon as there is one.
+        settings: By (dotted) key; ``device`` is none of them, as the fleet has its own.
+
+    Returns:
+        The run directory: ``tailor.json`` (the report), and a link for ``kdnas.load`` in ``devices/NAME``.
+
+    Raises:
+        InputError: Something given is wrong; nothing was lost.
+        KeyboardInterrupt: Stopped by the user; ``resume`` goes on.
+    """
+    configure_process(settings.get("threads"))
+    from kdnas.pipeline import tailor as tailoring
+
+    if resume is not None:
+        if run is not None or architectures or out is not None:
+            raise InputError("a resumed run has its architectures and its place: give --resume alone")
+        directory = RunDirectory.open(Path(resume))
+        tailoring.resume(directory, settings)
+    else:
+        files = {name: Path(path) for name, path in (architectures or {}).items()}
+        directory = tailoring.begin(
+            settings, None if out is None else Path(out), None if run is None else Path(run), files
+        )
+    begun(directory.path)
+    configure_process(make_settings(directory.settings).threads)
+    try:
+        tailoring.tailor_fleet(directory, say, progress)
+    except InputError:
+        if resume is None:
+            tailoring.discard(directory)  # nothing was computed: the corrected command can use the same place
+        raise
+    return directory.path
 
 
 def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:

@@ -16,6 +16,7 @@ from kdnas.device import DeviceClass, load_device
 from kdnas.distill import Distiller
 from kdnas.errors import InputError
 from kdnas.knowledge import AdaptedTeacher, Store, adapt
+from kdnas.knowledge.ensemble import Ensemble
 from kdnas.knowledge.lessons import Lessons
 from kdnas.ops import Step
 from kdnas.run import ranks
@@ -70,13 +71,13 @@ class Context:
         return Views(self.settings.data.flip, self.settings.data.shift, self.settings.seed)
 
     @cached_property
-    def teacher(self) -> AdaptedTeacher:
+    def teacher(self) -> AdaptedTeacher | Ensemble:
         """The adapted teacher, from the cache where it is there."""
         s = self.settings
         try:
             teacher, self.teacher_report = adapt(
-                s.teacher, self.dataset, self.splits, views=self.views, directory=self.path, method=s.adapt.method,
-                image_size=s.adapt.image_size, seed=s.seed, accelerator=s.accelerator, progress=self.progress,
+                s.teacher, self.dataset, self.splits, views=self.views, directory=self.path, seed=s.seed,
+                accelerator=s.accelerator, progress=self.progress, **s.adapt.model_dump(exclude={"options"}),
                 **s.adapt.options,
             )  # fmt: skip
         except TypeError as error:
@@ -91,8 +92,9 @@ class Context:
         s = self.settings.knowledge
         weights_ids = torch.cat([self.splits.weights_labelled, self.splits.weights_unlabelled])
         return Store.build(
-            self.teacher, self.dataset, self.views, s.views, weights_ids=weights_ids, dtype=s.dtype,
-            top_k=min(s.top_k, len(self.dataset.classes)), progress=self.progress,
+            self.teacher, self.dataset, self.views, s.views, weights_ids=weights_ids, form=s.form, dims=s.dims,
+            codes=s.codes, top_k=min(s.top_k, len(self.dataset.classes)), shard_images=s.shard_images,
+            workers=s.workers, progress=self.progress,
         )  # fmt: skip
 
     @cached_property
@@ -187,9 +189,13 @@ class Context:
         """Refuse a search that the processes which have joined cannot share.
 
         Raises:
-            InputError: Its batches cannot be shared equally, or it would run on a GPU.
+            InputError: Its batches cannot be shared equally, it would run on a GPU, or its loss compares the images
+                of a batch with each other.
         """
         ranks.check_device(self.settings.accelerator)
+        loss = self.settings.loss
+        if ranks.world() > 1 and loss.kd * (loss.distance + loss.angle) > 0:
+            raise InputError("loss.distance and loss.angle need whole batches: search with them in one process")
         search_batches(self.settings.search, self.splits, self.dataset.train_labels)
 
     @cached_property
@@ -197,7 +203,7 @@ class Context:
         """The search engine for this device class."""
         return Searcher(
             self.settings.space, self.space_options, self.lessons, self.splits, self.tables, self.encoder_budgets,
-            classes=len(self.dataset.classes), teacher_dim=len(self.store.mean), statistics=self.statistics,
+            classes=len(self.dataset.classes), statistics=self.statistics,
             seed=self.settings.seed, accelerator=self.settings.accelerator,
         )  # fmt: skip
 

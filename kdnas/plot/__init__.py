@@ -3,29 +3,39 @@
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
-from kdnas.plot.draw import plot_published, plot_run
+from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
+from kdnas.plot.published_distill import (
+    all_labels_figure,
+    few_labels_figure,
+    loss_ablation_figure,
+    stages_figure,
+)
 from kdnas.plot.published_search import (
     budgets_figure,
     collapse_figure,
     nas_bench_201_figure,
-    plot_table,
     search_baselines_figure,
     search_speed_figure,
 )
+from kdnas.plot.published_store import store_figure
+from kdnas.plot.published_tailor import tailor_figure
 from kdnas.plot.search import alphas_figure, ranks_figure, trials_figure
 from kdnas.plot.style import figure_to_array, save
 
 __all__ = [
     "accuracy_against_length",
     "accuracy_against_snr",
+    "all_labels_figure",
     "alphas_figure",
     "architecture_figure",
     "budgets_figure",
     "collapse_figure",
     "cost_against_budget",
     "devices_figure",
+    "few_labels_figure",
     "figure_to_array",
+    "loss_ablation_figure",
     "nas_bench_201_figure",
     "plot_published",
     "plot_run",
@@ -35,5 +45,8 @@ __all__ = [
     "search_baselines_figure",
     "search_speed_figure",
     "seed_bands_figure",
+    "stages_figure",
+    "store_figure",
+    "tailor_figure",
     "trials_figure",
 ]

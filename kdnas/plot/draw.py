@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdnas.evaluate.results import validate_published, validate_results
+from kdnas.evaluate.results import validate_published, validate_results, validate_table
+from kdnas.plot import published_distill, published_search, published_store, published_tailor
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
@@ -14,6 +15,14 @@ from kdnas.run.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# By the kind of table, as ``table_kind`` names it.
+_FIGURES = {
+    **published_search.FIGURES,
+    **published_distill.FIGURES,
+    **published_store.FIGURES,
+    **published_tailor.FIGURES,
+}
 
 
 def plot_run(run_dir: str | Path) -> list[Path]:
@@ -74,6 +83,26 @@ def plot_published(json_file: str | Path, out_dir: str | Path) -> list[Path]:
         if len({row["snr_db"] for row in chosen if row["snr_db"] is not None}) > 1:
             figures[f"{name}-snr"] = seed_bands_figure(chosen)
     return _save_all(figures, Path(out_dir))
+
+
+def plot_table(json_file: str | Path, out_dir: str | Path) -> list[Path]:
+    """Draw a published table of any kind; what kind it is, the keys of its rows tell.
+
+    Args:
+        json_file: ``{"command": ..., "rows": [...]}``.
+        out_dir: Where the figures go, named after the file.
+
+    Returns:
+        The PNG and SVG files written.
+
+    Raises:
+        InputError: The file is missing, of no known kind, or malformed (the message names the key).
+    """
+    document = read_json(json_file)
+    kind = validate_table(document, str(json_file))
+    if kind == "quick":
+        return plot_published(json_file, out_dir)
+    return save(_FIGURES[kind](document["rows"]), Path(out_dir) / Path(json_file).stem)
 
 
 def _save_all(figures: "dict[str, Figure]", directory: Path) -> list[Path]:

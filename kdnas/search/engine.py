@@ -104,7 +104,6 @@ class Searcher:
         tables: The costs of the space on the device.
         budgets: Of the encoder, by cost.
         classes: Number of classes.
-        teacher_dim: F of the stored features.
         statistics: (mean, std) of the teacher's features.
         seed: Of weights and batches.
         accelerator: As in ``make_trainer``.
@@ -123,19 +122,13 @@ class Searcher:
         budgets: Mapping[str, float],
         *,
         classes: int,
-        teacher_dim: int,
         statistics: tuple[Tensor, Tensor],
         seed: int,
         accelerator: str = "auto",
     ) -> None:
         self.space, self.options, self.lessons, self.splits = space, dict(options), lessons, splits
         self.tables, self.budgets, self.classes = tables, dict(budgets), classes
-        self.teacher_dim, self.statistics, self.seed, self.accelerator = (
-            teacher_dim,
-            statistics,
-            seed,
-            accelerator,
-        )
+        self.statistics, self.seed, self.accelerator = statistics, seed, accelerator
         flat = {label: torch.zeros(len(values)).numpy() for label, values in tables.domains.items()}
         derive(tables, flat, budgets)
 
@@ -173,10 +166,10 @@ class Searcher:
         with seeded(self.seed, "supernet"):
             space = make_space(self.space, **self.options)
             space.check_relaxation(settings.relaxation)
-            knowledge = KnowledgeLoss(
-                self.options["feature_dim"], self.teacher_dim, *self.statistics, ce=loss.ce, kd=loss.kd,
-                feature=loss.feature, logit=loss.logit, temperature=loss.temperature,
-            )  # fmt: skip
+            # The bottleneck and the consistency belong to distillation.
+            mean, std = self.statistics
+            plain = loss.model_copy(update={"bottleneck": 0.0, "consistency": 0.0})
+            knowledge = KnowledgeLoss(plain, self.options["feature_dim"], mean, std)
             task = SearchTask(self.lessons, knowledge, self.options["feature_dim"], self.classes, settings, total)
 
         def measure(module: KDLDartsModule, epoch: int, choices: dict[str, Any]) -> dict[str, Any]:

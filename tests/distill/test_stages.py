@@ -2,15 +2,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from kdnas import config
 from kdnas.codec import CAT
-from kdnas.data import Batch, Splits, Views, load_dataset, make_splits
+from kdnas.data import Batch, Splits, Views, batches, load_dataset, make_splits
 from kdnas.distill import Distiller
+from kdnas.distill.stages import CleanStage, LinkStage
+from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
 from kdnas.knowledge.store import Target
 from kdnas.link import Link
+from kdnas.loss import KnowledgeLoss
+from kdnas.run.training import fit
 
 CPU = torch.device("cpu")
 
@@ -44,21 +50,24 @@ def small() -> nn.Module:
 
 def trained(
     world: tuple, out: Path, *, store: object = None, kd: float = 1.0, snr_db: tuple[float, float] = (0.0, 10.0),
-    channels: tuple[str, ...] = ("awgn",), **settings: object,
+    channels: tuple[str, ...] = ("awgn",), loss: dict | None = None, **settings: object,
 ) -> Link:  # fmt: skip
     dataset, splits, views = world
-    s = config.Distill(epochs=1, link_epochs=1, steps=3, batch_size=16, link_batch_size=16, **settings)  # type: ignore[arg-type]
+    sizes = {"epochs": 1, "link_epochs": 2, "steps": 3, "batch_size": 16, "link_batch_size": 16}
+    s = config.Distill(**{**sizes, **settings})  # type: ignore[arg-type]
     lessons = Lessons(dataset, views, store or Sayings(), 2)  # type: ignore[arg-type]
     distiller = Distiller(
         lessons, splits, s, classes=10, feature_dim=8, statistics=(torch.zeros(2), torch.ones(2)), directory=out,
         seed=0, accelerator="cpu", progress=False,
     )  # fmt: skip
     encoder = small()
-    classifier, loss = distiller.clean(encoder, config.Loss(kd=kd), "stage1")
+    classifier, knowledge = distiller.clean(encoder, config.Loss(kd=kd, **loss or {}), "stage1")
     torch.manual_seed(1)
     codec = CAT(8, 8)
     distiller.before = {k: v.clone() for k, v in encoder.state_dict().items()}  # type: ignore[attr-defined]
-    link = distiller.through_link(encoder, classifier, loss, codec, snr_db=snr_db, channels=channels, name="stage2")
+    link = distiller.through_link(
+        encoder, classifier, knowledge, codec, snr_db=snr_db, channels=channels, name="stage2"
+    )
     link.before = distiller.before  # type: ignore[attr-defined]
     return link
 
@@ -90,13 +99,133 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
     assert torch.equal(weights(with_all), weights(without))
 
 
-@pytest.mark.parametrize(
-    "change", [{"kd": 3.0}, {"snr_db": (-10.0, 0.0)}, {"channels": ("rayleigh",)}, {"labelled_fraction": 0.75}], ids=str
-)
-def test_every_input_acts(world: tuple, tmp_path: Path, change: dict) -> None:
-    first, again = trained(world, tmp_path / "a"), trained(world, tmp_path / "b")
-    assert torch.equal(weights(first), weights(again))
-    assert not torch.equal(weights(first), weights(trained(world, tmp_path / "c", **change)))
+CHANGES: list[dict] = [
+    {"kd": 3.0}, {"snr_db": (-10.0, 0.0)}, {"channels": ("rayleigh",)}, {"labelled_fraction": 0.75},
+    {"schedule": "constant"}, {"snr": "rising"}, {"feature_noise": 0.5}, {"unlabelled": False}, {"epochs": 0},
+    {"loss": {"bottleneck": 0.1}}, {"loss": {"bottleneck": 0.1, "prior": "log-uniform"}},
+    {"loss": {"consistency": 1.0}}, {"loss": {"angle": 1.0}},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(world: tuple, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    return weights(trained(world, tmp_path_factory.mktemp("plain")))
+
+
+def test_the_same_again_is_the_same(world: tuple, plain: Tensor, tmp_path: Path) -> None:
+    assert torch.equal(plain, weights(trained(world, tmp_path)))
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_every_input_acts(world: tuple, plain: Tensor, tmp_path: Path, change: dict) -> None:
+    changed, once_more = trained(world, tmp_path / "a", **change), trained(world, tmp_path / "b", **change)
+    assert not torch.equal(plain, weights(changed))
+    assert torch.equal(weights(changed), weights(once_more))
+
+
+def test_without_unlabelled_images_only_labelled_ones_are_asked_for(world: tuple, tmp_path: Path) -> None:
+    seen: set[int] = set()
+
+    class Noting(Sayings):
+        def read(self, ids: Tensor, view: int) -> Target:
+            seen.update(ids.tolist())
+            return super().read(ids, view)
+
+    trained(world, tmp_path, store=Noting(), unlabelled=False, steps=6)
+    assert seen and seen <= set(world[1].weights_labelled.tolist())
+
+
+def test_agreement_with_a_stage_that_is_left_out_is_refused(world: tuple, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="consistency compares with stage 1"):
+        trained(world, tmp_path, epochs=0, loss={"consistency": 1.0})
+
+
+def stage(world: tuple, **settings: object) -> LinkStage:
+    dataset, splits, views = world
+    s = config.Distill(encoder_rate=1.0, **settings)  # type: ignore[arg-type]
+    codec = CAT(8, 8)
+    loss = KnowledgeLoss(config.Loss(kd=0.0), 8, torch.zeros(2), torch.ones(2))
+    link = Link(small(), codec.encoder, codec.decoder, nn.Linear(8, 10))
+    lessons = Lessons(dataset, views, None)
+    return LinkStage(
+        link, (-6.0, 12.0), ("awgn",), lessons=lessons, loss=loss, splits=splits, rates=[(link, 0.01)], settings=s,
+        total_steps=30,
+    )  # fmt: skip
+
+
+def test_a_rising_snr_visits_its_levels_one_epoch_each_and_begins_again(world: tuple) -> None:
+    rising = stage(world, snr="rising")
+    levels = [rising.snr_range(epoch) for epoch in range(9)]
+    assert all(low == high for low, high in levels)
+    assert [low for low, _ in levels] == [-6, -3, 0, 3, 6, 9, 12, -6, -3]
+    assert stage(world).snr_range(5) == (-6, 12)
+
+
+class Judged(CleanStage):
+    """A stage whose architecture split says what the test wants it to."""
+
+    said: tuple[float, ...] = ()
+
+    def on_train_epoch_end(self) -> None:
+        if not self.stopped:
+            self._judge(self.said[self.current_epoch])
+
+
+def judged(world: tuple, out: Path, said: tuple[float, ...], epochs: int, patience: int) -> tuple[Judged, list[Tensor]]:
+    dataset, splits, views = world
+    s = config.Distill(patience=patience)  # type: ignore[call-arg]
+    torch.manual_seed(0)
+    loss = KnowledgeLoss(config.Loss(kd=0.0), 8, torch.zeros(2), torch.ones(2))  # type: ignore[call-arg]
+    encoder, head = small(), nn.Linear(8, 10)
+    module = Judged(
+        encoder, head, lessons=Lessons(dataset, views, None), loss=loss, splits=splits,
+        rates=[(encoder, 0.01), (head, 0.01)], settings=s, total_steps=30,
+    )  # fmt: skip
+    module.said = said
+    after: list[Tensor] = []
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer: object, pl_module: object) -> None:
+            after.append(head.weight.detach().clone())
+
+    ids = splits.weights_labelled
+    loader = batches(ids, dataset.train_labels, ids[:0], batch_size=8, labelled_fraction=1.0, steps=2, views=1, seed=0)
+    fit(module, loader, epochs=epochs, directory=out, name="s", accelerator="cpu", progress=False, callbacks=[Keep()])
+    return module, after
+
+
+def test_early_stopping_waits_as_long_as_told_and_goes_back_to_the_best_epoch(world: tuple, tmp_path: Path) -> None:
+    said = (3.0, 2.0, 2.5, 2.2, 1.0, 0.5)
+    module, after = judged(world, tmp_path, said, 6, patience=2)
+    assert len(after) == 4  # the best is the second; the third and fourth were waited for
+    module.take_best()
+    assert torch.equal(module.classifier.weight, after[1]) and not torch.equal(after[1], after[3])
+    patient, seen = judged(world, tmp_path / "patient", said, 6, patience=3)
+    patient.take_best()
+    assert len(seen) == 6 and torch.equal(patient.classifier.weight, seen[5])
+
+
+def test_early_stopping_that_is_resumed_ends_as_one_that_was_not(world: tuple, tmp_path: Path) -> None:
+    said = (3.0, 2.0, 2.5, 2.2, 1.0, 0.5)
+    whole, _ = judged(world, tmp_path / "whole", said, 6, patience=2)
+    judged(world, tmp_path / "parts", said, 3, patience=2)
+    again, _ = judged(world, tmp_path / "parts", said, 6, patience=2)
+    done, _ = judged(world, tmp_path / "parts", said, 6, patience=2)  # resumed after it had stopped
+    for module in (whole, again, done):
+        module.take_best()
+    assert torch.equal(whole.classifier.weight, again.classifier.weight)
+    assert torch.equal(whole.classifier.weight, done.classifier.weight)
+
+
+def test_each_part_of_the_loss_and_its_pull_are_on_tensorboard(world: tuple, tmp_path: Path) -> None:
+    trained(world, tmp_path, loss={"bottleneck": 0.1, "consistency": 0.5}, steps=11)
+    for name, parts in (("stage1", {"ce", "feature", "logit", "bottleneck"}), ("stage2", {"consistency", "ce"})):
+        events = EventAccumulator(str(tmp_path / "tensorboard" / name)).Reload()
+        tags = set(events.Tags()["scalars"])
+        for part in parts:
+            assert {f"loss/{part}", f"gradient/{part}"} <= tags
+            assert all(e.value > 0 for e in events.Scalars(f"gradient/{part}"))
+        assert {"accuracy/architecture split", "loss/architecture split"} <= tags
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

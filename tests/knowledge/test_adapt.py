@@ -1,93 +1,19 @@
-from collections import OrderedDict
-from importlib.metadata import EntryPoint
+import sys
 
 import pytest
 import torch
+from tiny_teachers import CLASSES, DATA, SPLITS, install, run, tiny, tiny_scratch
 from torch import nn
 
-from kdnas.data import Dataset, Views, make_splits
+from kdnas.data import Dataset, make_splits
 from kdnas.errors import InputError
-from kdnas.knowledge import AdaptedTeacher, adapt, list_teachers, load_backbone, load_teacher, save_teacher
+from kdnas.knowledge import AdaptedTeacher, list_teachers, load_backbone, load_teacher, save_teacher
 from kdnas.run.files import atomic_write, read_json, write_json
-
-CLASSES = 3
-
-
-class TinyBackbone(nn.Module):
-    """Two convolutions with batch norm, of which the first is frozen: seconds show what minutes would."""
-
-    name = "tiny"
-    feature_dim = 12
-    channels = 3
-    mean = (0.5,) * 3
-    std = (0.5,) * 3
-
-    def __init__(self, pretrained=True):
-        super().__init__()
-        self.pretrained = pretrained
-        self.frozen = int(pretrained)
-        first = nn.Sequential(
-            OrderedDict(conv=nn.Conv2d(3, 8, 3, 2, bias=False), norm=nn.BatchNorm2d(8), act=nn.ReLU())
-        )
-        second = nn.Sequential(
-            OrderedDict(conv=nn.Conv2d(8, 12, 3, 2, bias=False), norm=nn.BatchNorm2d(12), act=nn.ReLU())
-        )
-        self.layers = nn.Sequential(first, second, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        draws = torch.Generator().manual_seed(0)
-        for p in self.parameters():
-            if p.ndim == 4:
-                nn.init.kaiming_normal_(p, generator=draws)
-
-
-def tiny():
-    return TinyBackbone()
-
-
-def tiny_scratch():
-    return TinyBackbone(pretrained=False)
 
 
 @pytest.fixture(autouse=True)
 def house(monkeypatch, tmp_path):
-    """Two tiny teachers beside the real ones, and a cache of this test's own."""
-    from kdnas.knowledge import teacher
-
-    real = teacher.entry_points
-    fakes = [EntryPoint(name, f"{__name__}:{name}", teacher.GROUP) for name in ("tiny", "tiny_scratch")]
-    monkeypatch.setattr(teacher, "entry_points", lambda group: [*real(group=group), *fakes])
-    monkeypatch.setattr(EntryPoint, "load", lambda self: globals().get(self.name) or real_load(self))
-    monkeypatch.setenv("KDNAS_CACHE", str(tmp_path / "cache"))
-
-
-real_load = EntryPoint.load
-
-
-def make_dataset(n=240, seed=0):
-    """Grey images with a bright bar, a bright column, or a bright corner, under noise."""
-    draws = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % CLASSES
-    images = torch.randint(0, 120, (n, 1, 28, 28), generator=draws)
-    images[labels == 0, :, 10:14] += 100
-    images[labels == 1, :, :, 10:14] += 100
-    images[labels == 2, :, 10:21, 10:21] += 100
-    images = images.to(torch.uint8)
-    return Dataset("bars", ("bar", "column", "corner"), images, labels, images[:9], labels[:9], "made here")
-
-
-DATA = make_dataset()
-SPLITS = make_splits(DATA.train_labels, 150, 0)
-QUICK = {
-    "image_size": 28,
-    "n_views": 2,
-    "steps": 20,
-    "batch_size": 32,
-    "progress": False,
-    "accelerator": "cpu",
-}
-
-
-def run(tmp_path, name="tiny", splits=SPLITS, dataset=DATA, **kwargs):
-    return adapt(name, dataset, splits, views=Views(shift=1), directory=tmp_path / "run", **{**QUICK, **kwargs})
+    install(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["probe", "finetune"])
@@ -159,11 +85,15 @@ def test_a_fine_tuning_that_was_stopped_goes_on_to_the_same_teacher(tmp_path, mo
     assert len(seen) == 13 + 20 - 12  # the six whole epochs of two steps are not repeated
 
 
-def test_the_cache_is_used_and_its_key_holds_every_argument(tmp_path):
+def test_the_cache_is_used_and_its_key_holds_every_argument(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["kdnas.knowledge.adapt"], "EPOCHS", 2)
     teacher, report = run(tmp_path)
     again, told = run(tmp_path)
     assert told == {**report, "reused": True} and again.hash == teacher.hash
-    changes = {"seed": 1, "steps": 10, "n_views": 1, "splits": make_splits(DATA.train_labels, 150, 1)}
+    changes = {
+        "seed": 1, "steps": 10, "n_views": 1, "splits": make_splits(DATA.train_labels, 150, 1), "rate_decay": 0.5,
+        "mixup": 0.5, "patience": 9, "unfreeze": 1, "self_training": 1,
+    }  # fmt: skip
     for name, value in changes.items():
         assert not run(tmp_path / name, **{name: value})[1]["reused"]
 
@@ -250,12 +180,17 @@ def test_the_registry():
     assert {"efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "resnet"} <= set(list_teachers())
     backbone = load_backbone("efficientnet-lite0")
     assert backbone.name == "efficientnet-lite0" and backbone.pretrained
-    with pytest.raises(InputError, match="unknown teacher 'resnet152': choose one of efficientnet-lite0"):
+    with pytest.raises(InputError, match="unknown teacher 'resnet152': choose one of clip, efficientnet-lite0"):
         load_backbone("resnet152")
 
 
 def test_faulty_arguments(tmp_path):
-    for change in ({"method": "pray"}, {"steps": 0}, {"image_size": 8}):
+    changes = (
+        {"method": "pray"}, {"steps": 0}, {"image_size": 8}, {"rate_decay": 0.0}, {"rate_decay": 1.1}, {"mixup": 2.0},
+        {"patience": -1}, {"unfreeze": -1}, {"self_training": -1}, {"method": "probe", "mixup": 0.5},
+        {"self_training": 1, "splits": make_splits(DATA.train_labels, "all", 0)},
+    )  # fmt: skip
+    for change in changes:
         with pytest.raises(InputError, match="adapt"):
             run(tmp_path, **change)
 

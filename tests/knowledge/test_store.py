@@ -1,69 +1,25 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_samples import CLASSES, DATA, FEATURES, IMAGES, VIEWS, WEIGHTS, FakeTeacher, build, make_dataset, truth
 
-from kdnas.data import Dataset, Views
+from kdnas.config import make_settings
+from kdnas.data import Views
 from kdnas.errors import InputError
-from kdnas.knowledge import InputSpec, Store, identity_of
-from kdnas.knowledge.store import quantise, spread
-
-CLASSES, FEATURES, IMAGES = 5, 7, 23
-
-
-class FakeTeacher:
-    """Features are a fixed random projection of the pixels; it counts the images that it was shown."""
-
-    name = "fake"
-    feature_dim = FEATURES
-    classes = CLASSES
-    input = InputSpec(1, 8, (0.0,), (1.0,))
-    parameter_count = 64 * FEATURES
-
-    def __init__(self, seed=0):
-        draws = torch.Generator().manual_seed(seed)
-        self.weight = torch.randn(64, FEATURES, generator=draws)
-        self.head = torch.randn(FEATURES, CLASSES, generator=draws)
-        self.hash = f"fake-{seed}"
-        self.seen = 0
-
-    def features(self, images):
-        self.seen += len(images)
-        return images.flatten(1) @ self.weight
-
-    def logits(self, features):
-        return features @ self.head
+from kdnas.knowledge import Store, identity_of
+from kdnas.knowledge.store.store import row_type
+from kdnas.loss import spread
+from kdnas.run.files import sha256_file, write_json
 
 
-def make_dataset(seed=0, n=IMAGES):
-    draws = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (n, 1, 8, 8), dtype=torch.uint8, generator=draws)
-    labels = torch.arange(n) % CLASSES
-    names = tuple("abcde")
-    return Dataset("fake", names, images, labels, images[:5], labels[:5], "made here")
-
-
-DATA, VIEWS = make_dataset(), Views(shift=1)
-WEIGHTS = torch.arange(0, IMAGES, 2)
-
-
-def build(directory, teacher=None, dataset=DATA, views=VIEWS, n_views=3, **kwargs):
-    kwargs = {"weights_ids": WEIGHTS, "top_k": CLASSES, "directory": directory, "progress": False, **kwargs}
-    return Store.build(teacher or FakeTeacher(), dataset, views, n_views, **kwargs)
-
-
-def truth(view, ids, teacher=None):
-    teacher = teacher or FakeTeacher()
-    features = teacher.features(VIEWS.apply(DATA.train_images[ids], ids, view))
-    return features, teacher.logits(features).softmax(1)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 2**-11), ("int8", 0.5 / 127)])
-def test_what_is_read_is_what_the_teacher_said(tmp_path, dtype, tolerance):
-    store = build(tmp_path, dtype=dtype)
+@pytest.mark.parametrize(("form", "tolerance"), [("fp16", 2**-11), ("int8", 0.5 / 127)])
+def test_what_is_read_is_what_the_teacher_said(tmp_path, form, tolerance):
+    store = build(tmp_path, form=form)
     ids = torch.tensor([22, 3, 3, 0])
     for view in range(3):
         features, probs = truth(view, ids)
@@ -112,40 +68,17 @@ def test_spread_gives_a_distribution(sizes):
     assert torch.allclose(rebuilt.gather(1, index), top, atol=2e-3)
 
 
-def test_quantised_features_are_within_half_a_step_and_zero_stays_zero():
-    features = torch.randn(9, 31, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 9)[:, None]
-    features[4] = 0
-    steps, scale = quantise(features)
-    assert steps.dtype == torch.int8
-    assert ((steps * scale[:, None] - features).abs() <= 0.5001 * scale[:, None]).all()
-
-
 def test_the_teacher_is_never_run_twice_for_a_view(tmp_path):
     teacher = FakeTeacher()
     first = build(tmp_path, teacher, n_views=2)
     assert teacher.seen == 2 * IMAGES
-    assert first.report["views_computed"] == 2 and not first.report["reused"]
+    assert first.report["shards_computed"] == 2 and not first.report["reused"]
     more = build(tmp_path, teacher, n_views=3)
     assert teacher.seen == 3 * IMAGES
-    assert more.report["views_computed"] == 1
+    assert more.report["shards_computed"] == 1
     again = build(tmp_path, teacher, n_views=2)
     assert teacher.seen == 3 * IMAGES
     assert again.report["reused"] and again.n_views == 2
-
-
-def test_a_build_that_was_killed_goes_on_with_the_next_view(tmp_path):
-    class Dies(FakeTeacher):
-        def features(self, images):
-            if self.seen >= IMAGES:
-                raise KeyboardInterrupt
-            return super().features(images)
-
-    with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, Dies())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["store.json", "view-0"]
-    teacher = FakeTeacher()
-    build(tmp_path, teacher)
-    assert teacher.seen == 2 * IMAGES
 
 
 @pytest.mark.parametrize(
@@ -154,9 +87,11 @@ def test_a_build_that_was_killed_goes_on_with_the_next_view(tmp_path):
         ({"teacher": FakeTeacher(1)}, "teacher"),
         ({"dataset": make_dataset(1)}, "data"),
         ({"views": Views(shift=2)}, "views"),
-        ({"dtype": "int8"}, "dtype"),
+        ({"form": "int8"}, "form"),
         ({"top_k": 2}, "top_k"),
-        ({"ids": torch.arange(IMAGES - 1)}, "ids"),
+        ({"ids": torch.arange(1, IMAGES)}, "ids"),
+        ({"ids": torch.arange(IMAGES).flip(0)}, "ids"),
+        ({"shard_images": 5}, "shard_images"),
     ],
 )
 def test_a_stale_store_is_refused_with_the_reason(tmp_path, change, part):
@@ -174,40 +109,54 @@ def test_opening_needs_every_view(tmp_path):
         Store.open(tmp_path, identity, ids=ids, weights_ids=WEIGHTS, n_views=2)
 
 
-@pytest.mark.parametrize("name", ["features", "top-probs", "top-classes"])
-@pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
-def test_a_damaged_file_is_named(tmp_path, name, harm):
+def shard(directory: Path, view: int = 1) -> Path:
+    return directory / f"view-{view}" / "000000000-000000023.npy"
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "side file"])
+def test_a_damaged_shard_is_named(tmp_path, harm):
     build(tmp_path)
-    path = tmp_path / "view-1" / f"{name}.npy"
+    path = shard(tmp_path)
     content = bytearray(path.read_bytes())
-    if harm == "delete":
-        path.unlink()
+    if harm == "side file":
+        told = json.loads(path.with_suffix(".json").read_text())
+        write_json(path.with_suffix(".json"), {**told, "sha256": "0" * 64})
     elif harm == "truncate":
         path.write_bytes(content[:-9])
     else:
         content[-1] ^= 1
         path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"view-1/{name}.npy is damaged"):
+    with pytest.raises(InputError, match=rf"view-1/{path.name} is damaged"):
         build(tmp_path)
+
+
+def test_a_shard_that_was_removed_is_made_again(tmp_path):
+    build(tmp_path)
+    before = shard(tmp_path).read_bytes()
+    shard(tmp_path).unlink()
+    teacher = FakeTeacher()
+    assert build(tmp_path, teacher).report["shards_computed"] == 1
+    assert teacher.seen == IMAGES and shard(tmp_path).read_bytes() == before
 
 
 def test_a_pickle_in_place_of_an_array_is_not_opened(tmp_path):
     build(tmp_path)
-    path = tmp_path / "view-0" / "features.npy"
+    path = shard(tmp_path, 0)
     np.save(path, np.array([{"a": 1}] * IMAGES, dtype=object), allow_pickle=True)
-    manifest = json.loads((tmp_path / "view-0" / "view.json").read_text())
-    from kdnas.run.files import sha256_file, write_json
-
-    manifest["sha256"]["features"] = sha256_file(path)
-    write_json(tmp_path / "view-0" / "view.json", manifest)
-    with pytest.raises(InputError, match=r"view-0/features.npy is damaged"):
+    told = json.loads(path.with_suffix(".json").read_text())
+    write_json(path.with_suffix(".json"), {**told, "sha256": sha256_file(path)})
+    with pytest.raises(InputError, match=rf"view-0/{path.name} is damaged"):
         build(tmp_path)
 
 
-def test_damaged_manifests(tmp_path):
+def test_damaged_descriptions(tmp_path):
     build(tmp_path)
-    (tmp_path / "view-2" / "view.json").write_text("{")
+    shard(tmp_path, 2).with_suffix(".json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
+        build(tmp_path)
+    told = json.loads((tmp_path / "store.json").read_text())
+    write_json(tmp_path / "store.json", {**told, "runs": [[0, IMAGES - 1]]})
+    with pytest.raises(InputError, match=r"store\.json is damaged"):
         build(tmp_path)
     (tmp_path / "store.json").write_text("[]")
     with pytest.raises(InputError, match="is not stored knowledge"):
@@ -224,7 +173,11 @@ def test_ids_and_views_that_are_not_stored(tmp_path):
 
 
 def test_faulty_settings(tmp_path):
-    for change in ({"n_views": 0}, {"dtype": "fp8"}, {"top_k": 0}):
+    for change in (
+        {"n_views": 0}, {"form": "fp8"}, {"top_k": 0}, {"shard_images": 0}, {"workers": 0},
+        {"dims": 3}, {"codes": 2}, {"form": "pca", "codes": 2}, {"form": "pca", "dims": 8}, {"form": "pca", "dims": 0},
+        {"form": "pq", "dims": 6, "codes": 4},
+    ):  # fmt: skip
         with pytest.raises(InputError, match="knowledge"):
             build(tmp_path, **change)
 
@@ -236,15 +189,26 @@ def test_features_beyond_fp16_are_refused_and_int8_takes_them(tmp_path):
 
     with pytest.raises(InputError, match="int8"):
         build(tmp_path / "a", Loud())
-    assert build(tmp_path / "b", Loud(), dtype="int8").read(torch.tensor([0]), 0).features.abs().max() > 1e6
+    assert build(tmp_path / "b", Loud(), form="int8").read(torch.tensor([0]), 0).features.abs().max() > 1e6
 
 
 def test_bytes_per_sample(tmp_path):
-    half = build(tmp_path / "a").report["bytes_per_sample"]
-    small = build(tmp_path / "b", dtype="int8").report["bytes_per_sample"]
-    header = 128 / IMAGES
-    assert half == pytest.approx(2 * FEATURES + 3 * CLASSES + 3 * header)
-    assert small == pytest.approx(FEATURES + 4 + 3 * CLASSES + 4 * header)
+    half = build(tmp_path / "a")
+    small = build(tmp_path / "b", form="int8", top_k=2)
+    assert half.report["bytes_per_sample"] == 2 * FEATURES + 2 * CLASSES  # all classes, in their order
+    assert small.report["bytes_per_sample"] == FEATURES + 4 + 2 * (2 + 1)
+    assert (small.report["feature_bytes"], small.report["top_bytes"]) == (FEATURES + 4, 6)
+    assert half.report["bytes"] == sum(path.stat().st_size for path in (tmp_path / "a").rglob("*.npy"))
+    assert row_type(small.form, 2, 300)["top-classes"].base == np.uint16
+
+
+def test_posteriors_too_large_for_memory_are_averaged_for_each_batch(tmp_path, monkeypatch):
+    store = build(tmp_path, shard_images=4)
+    ids = torch.tensor([5, 22, 1])
+    expected = store.mean_probs(ids)
+    monkeypatch.setattr("kdnas.knowledge.store.store.KEPT_BYTES", IMAGES * CLASSES * 4 - 1)
+    again = build(tmp_path, shard_images=4)
+    assert torch.equal(again.mean_probs(ids), expected) and "_mean_probs" not in vars(again)
 
 
 def test_the_cache_is_used_where_no_directory_is_given(tmp_path, monkeypatch):
@@ -255,11 +219,35 @@ def test_the_cache_is_used_where_no_directory_is_given(tmp_path, monkeypatch):
     assert build(None, n_views=1).report["reused"]
 
 
-def test_no_permission_is_an_input_error(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied")
+@pytest.mark.parametrize(("code", "said"), [(13, "Permission denied"), (28, "No space left on device")])
+@pytest.mark.parametrize("form", ["int8", "pca"])
+def test_what_cannot_be_written_is_an_input_error_and_leaves_no_half_file(tmp_path, monkeypatch, code, said, form):
+    build(tmp_path, n_views=1, form=form)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
 
-    build(tmp_path, n_views=1)
-    monkeypatch.setattr("kdnas.knowledge.store.tempfile.mkdtemp", refuse)
-    with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
-        build(tmp_path, n_views=2)
+    def refuse(*args, **kwargs):
+        raise OSError(code, said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kdnas.run.files.os.fsync", refuse)
+        with pytest.raises(InputError, match=rf"cannot write .*{said}.*KDNAS_CACHE"):
+            build(tmp_path, n_views=2, form=form)
+        with pytest.raises(InputError, match=rf"cannot write .*{said}.*KDNAS_CACHE"):
+            build(tmp_path / "new", n_views=1, form=form)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+    assert build(tmp_path, n_views=2, form=form).report["shards_computed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"knowledge.dims": 8}, "goes with the forms pca and pq, not with 'int8'"),
+        ({"knowledge.form": "pca", "knowledge.codes": 8}, "goes with the form pq, not with 'pca'"),
+        ({"knowledge.shard_images": 0}, "knowledge.shard_images"),
+        ({"knowledge.workers": 0}, "knowledge.workers"),
+    ],
+)
+def test_settings_that_a_form_does_not_use_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        make_settings(given)
+    assert make_settings({"knowledge.form": "pq", "knowledge.dims": 32, "knowledge.codes": 8}).knowledge.dims == 32

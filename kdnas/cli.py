@@ -33,7 +33,10 @@ Device = Annotated[
 ]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="Data set (kdnas list datasets), or folder:PATH.")]
 SpaceName = Annotated[str | None, typer.Option("--space", help="Search space (kdnas list spaces).")]
-TeacherName = Annotated[str | None, typer.Option("--teacher", help="Teacher (kdnas list teachers).")]
+TeacherName = Annotated[
+    str | None,
+    typer.Option("--teacher", help="Teacher (kdnas list teachers), hf:MODEL, timm:MODEL, or several joined by +."),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -443,9 +446,10 @@ def list_(
 
         names = list_spaces()
     elif what == "teachers":
-        from kdnas.knowledge import list_teachers
+        from kdnas.knowledge import list_families, list_teachers
 
         names = list_teachers()
+        say(f"also {', '.join(f'{family}:MODEL' for family in list_families())}, and several joined by +")
     else:
         from kdnas.zoo import list_architectures
 

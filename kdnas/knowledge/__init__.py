@@ -2,6 +2,7 @@
 
 from kdnas.knowledge.adapt import adapt
 from kdnas.knowledge.calibration import expected_calibration_error, fit_temperature
+from kdnas.knowledge.ensemble import Ensemble
 from kdnas.knowledge.lessons import Lesson, Lessons
 from kdnas.knowledge.live import LiveTeacher
 from kdnas.knowledge.store import Identity, Store, Target, identity_of
@@ -10,6 +11,7 @@ from kdnas.knowledge.teacher import (
     Backbone,
     InputSpec,
     Teacher,
+    list_families,
     list_teachers,
     load_backbone,
     load_teacher,
@@ -19,6 +21,7 @@ from kdnas.knowledge.teacher import (
 __all__ = [
     "AdaptedTeacher",
     "Backbone",
+    "Ensemble",
     "Identity",
     "InputSpec",
     "Lesson",
@@ -31,6 +34,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "identity_of",
+    "list_families",
     "list_teachers",
     "load_backbone",
     "load_teacher",

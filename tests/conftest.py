@@ -5,6 +5,7 @@ import os
 # Before torch is imported, here and in every process that a test starts.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test fetches a model; read when huggingface_hub is first imported
 
 from collections.abc import Iterator
 

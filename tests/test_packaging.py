@@ -115,7 +115,7 @@ from importlib.metadata import entry_points
 import json, kdnas
 from kdnas.data import load_dataset
 made = {}
-for group in ("kdnas.spaces", "kdnas.teachers"):
+for group in ("kdnas.spaces", "kdnas.teachers", "kdnas.teacher_families"):
     for point in entry_points(group=group):
         made[f"{group}/{point.name}"] = point.load().__module__
 import search_spaces, teachers

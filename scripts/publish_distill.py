@@ -6,8 +6,8 @@
     python scripts/publish_distill.py stages --dataset fashion-mini --seeds 0 1 2 3 4
 
 All systems of a table train the same architecture, a published one, from the same first weights with the same batches
-and steps, and are judged on test data once, at the end. What is finished is kept in --work and not done again.
-A data set that is a folder is named after the folder.
+and steps, and are judged on test data once, at the end. A data set that is a folder is named after the folder. What is
+finished is kept in --work and not done again, whatever has changed since in the code: begin another --work then.
 """
 
 import argparse
@@ -83,7 +83,7 @@ class Case(NamedTuple):
             {"dataset": self.dataset, "data.labels": self.labels, "seed": self.data_seed, "preset": given.preset,
              "device": given.device, "threads": given.threads},
         )  # fmt: skip
-        place = given.work / f"{self.name}-{self.labels}-s{self.data_seed}-{hash_of(settings.model_dump(mode='json'))}"
+        place = given.work / f"{self.name}-{self.labels}-s{self.data_seed}-{hash_of(given.preset, *given.set)}"
         run = (
             RunDirectory.open(place)
             if (place / "run.json").exists()

@@ -34,6 +34,11 @@ BAD = {
     "unknown list": (["list", "colours"], "devices"),
     "export of nothing": (["export", "nowhere", "--to-zoo"], "nowhere"),
     "not built": (["device"], "not built"),
+    "superclasses elsewhere": (["run", "--preset", "smoke", "--set", "loss.superclass=1"], "kdnas tailor"),
+    "agreement with no stage": (
+        ["run", "--preset", "smoke", "--set", "loss.consistency=1", "--set", "distill.epochs=0"],
+        "distill.epochs",
+    ),
     "unknown fleet": (["tailor", "--fleet", "nowhere"], "nowhere"),
 }
 

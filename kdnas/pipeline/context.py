@@ -180,6 +180,11 @@ class Context:
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
+        loss = self.settings.loss
+        if loss.kd * loss.superclass > 0:
+            raise InputError("loss.superclass needs superclasses, which `kdnas tailor` makes: set it to 0 elsewhere")
+        if loss.consistency > 0 and self.settings.distill.epochs == 0:
+            raise InputError("loss.consistency compares with stage 1: set distill.epochs above 0, or it to 0")
         _ = self.splits
         self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}

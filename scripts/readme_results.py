@@ -307,7 +307,7 @@ def tailored(document: dict) -> str:
         lines.append(
             [f"`{device}`", system, f"{sum(row['feasible'] for row in own)} of {len(own)}", bound,
              f"{100 * own[0]['accuracy_floor']:.0f}",
-             spread([row["accuracy"] for row in own if row["accuracy"] is not None] or [0.0]),
+             spread(judged) if (judged := [r["accuracy"] for r in own if r["accuracy"] is not None]) else "",
              spread([row["units"] for row in own], 1e-6, 2), spread([row["energy_j"] for row in own], 1e3, 2),
              spread([row["latency_s"] for row in own], 1e3, 1)]
         )  # fmt: skip

@@ -219,7 +219,10 @@ def test_early_stopping_that_is_resumed_ends_as_one_that_was_not(world: tuple, t
 
 def test_each_part_of_the_loss_and_its_pull_are_on_tensorboard(world: tuple, tmp_path: Path) -> None:
     trained(world, tmp_path, loss={"bottleneck": 0.1, "consistency": 0.5}, steps=11)
-    for name, parts in (("stage1", {"ce", "feature", "logit", "bottleneck"}), ("stage2", {"consistency", "ce"})):
+    for name, parts in (
+        ("stage1", {"ce", "feature", "logit", "bottleneck"}),
+        ("stage2", {"consistency", "bottleneck", "ce"}),
+    ):
         events = EventAccumulator(str(tmp_path / "tensorboard" / name)).Reload()
         tags = set(events.Tags()["scalars"])
         for part in parts:

@@ -225,6 +225,20 @@ def _store_report(path: Path) -> None:
     Console().print(table)
 
 
+def _given(
+    device: str | None,
+    dataset: str | None,
+    space: str | None,
+    teacher: str | None,
+    preset: str | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The settings that have options of their own, by key; None where the user gave none."""
+    return {
+        "device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed,
+    }  # fmt: skip
+
+
 def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
     """Register a verb that trains; all of them take the same options."""
 
@@ -233,14 +247,7 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
         resume: Resume = None, json_: Json = False,
     ) -> None:  # fmt: skip
-        given = {
-            "device": device,
-            "dataset": dataset,
-            "space": space,
-            "teacher": teacher,
-            "preset": preset,
-            "seed": seed,
-        }
+        given = _given(device, dataset, space, teacher, preset, seed)
         _go(verb, given, config, set_, out, resume, json_)
 
     def with_architecture(
@@ -249,14 +256,7 @@ def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
         resume: Resume = None, json_: Json = False,
         architecture: ArchitectureFile = None, weights: WeightsFile = None,
     ) -> None:  # fmt: skip
-        given = {
-            "device": device,
-            "dataset": dataset,
-            "space": space,
-            "teacher": teacher,
-            "preset": preset,
-            "seed": seed,
-        }
+        given = _given(device, dataset, space, teacher, preset, seed)
         _go(verb, given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
 
     chosen = with_architecture if takes_architecture else command
@@ -279,14 +279,7 @@ def teach(
     ] = False,
 ) -> None:  # fmt: skip
     """Adapt the teacher to the data set and store what it knows, once."""
-    given = {
-        "device": device,
-        "dataset": dataset,
-        "space": space,
-        "teacher": teacher,
-        "preset": preset,
-        "seed": seed,
-    }
+    given = _given(device, dataset, space, teacher, preset, seed)
     _go("teach", given, config, set_, out, resume, json_, report=report or None)
 
 

@@ -116,10 +116,10 @@ class ChannelEncoder(nn.Module):
             (B, k) complex64: mean |x|^2 = 1 over the first ``length`` symbols of each sample, 0 after them.
         """
         condition = self.condition(length, snr_db)
-        tokens = self.embed(z).view(len(z), self.tokens, -1)  # (B, T, W)
+        tokens = self.embed(z).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)
-        pairs = self.head(tokens).view(len(z), -1, 2)[:, : self.symbols]  # (B, k, 2)
+        pairs = self.head(tokens).flatten(1).unflatten(1, (-1, 2))[:, : self.symbols]  # (B, k, 2)
         pairs = pairs * (1 + self.gain(condition))[..., None]
         return power_normalise(torch.view_as_complex(pairs.float()), prefix_mask(length, self.symbols))
 
@@ -174,7 +174,7 @@ class ChannelDecoder(nn.Module):
         snr = torch.pow(10.0, effective_snr_db / 10)
         gain = (1 + self.gain(condition)) * (snr / (1 + snr)).sqrt()[:, None]  # (B, k)
         pairs = torch.view_as_real(y) * (gain * prefix_mask(length, self.symbols))[..., None]  # (B, k, 2)
-        tokens = self.embed(pairs.flatten(1)).view(len(y), self.tokens, -1)  # (B, T, W)
+        tokens = self.embed(pairs.flatten(1)).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)
         return self.head(tokens.flatten(1))

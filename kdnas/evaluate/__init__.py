@@ -3,16 +3,37 @@
 from typing import TYPE_CHECKING, Any
 
 from kdnas.evaluate.results import results_document, validate_published, validate_results
-from kdnas.evaluate.statistics import accuracy_ci95, rank_correlation, summarise
+from kdnas.evaluate.statistics import accuracy_ci95, paired_difference, rank_correlation, summarise
 
 if TYPE_CHECKING:
-    from kdnas.evaluate.link import evaluate_classifier, evaluate_link, evaluate_teacher
+    from kdnas.evaluate.link import (
+        Point,
+        accuracy_row,
+        evaluate_answers,
+        evaluate_classifier,
+        evaluate_link,
+        evaluate_teacher,
+    )
 
-__all__ = [
-    "accuracy_ci95",
+# Those who check or draw results need no torch.
+_WITH_TORCH = (
+    "Point",
+    "accuracy_row",
+    "evaluate_answers",
     "evaluate_classifier",
     "evaluate_link",
     "evaluate_teacher",
+)
+
+__all__ = [
+    "Point",
+    "accuracy_ci95",
+    "accuracy_row",
+    "evaluate_answers",
+    "evaluate_classifier",
+    "evaluate_link",
+    "evaluate_teacher",
+    "paired_difference",
     "rank_correlation",
     "results_document",
     "summarise",
@@ -22,8 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Those who check or draw results need no torch.
-    if name in ("evaluate_classifier", "evaluate_link", "evaluate_teacher"):
+    if name in _WITH_TORCH:
         from kdnas.evaluate import link
 
         return getattr(link, name)

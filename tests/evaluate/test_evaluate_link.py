@@ -5,7 +5,7 @@ from torch import nn
 from kdnas.channel import noise_for
 from kdnas.codec import CAT
 from kdnas.errors import InputError
-from kdnas.evaluate import evaluate_link, evaluate_teacher
+from kdnas.evaluate import Point, accuracy_row, evaluate_answers, evaluate_link, evaluate_teacher
 from kdnas.link import Link
 
 GRID = {"channels": ["awgn", "rayleigh"], "snrs_db": [-5.0, 5.0], "lengths": [2, 8], "draws": 3}
@@ -98,6 +98,21 @@ def test_rows_cover_the_grid_and_carry_the_names():
     assert points == [(c, s, k) for c in GRID["channels"] for s in GRID["snrs_db"] for k in GRID["lengths"]]
     assert all(list(row) == ["system", "channel", "snr_db", "symbols", "accuracy", "ci95", "n"] for row in rows)
     assert {row["system"] for row in rows} == {"no-kd"}
+
+
+def test_answers_of_each_image_and_draw_make_the_rows():
+    link, (images, labels) = cat_link(), cat_data()
+    answers = evaluate_answers(link, images, labels, clean=True, **GRID)
+    assert {tuple(correct.shape) for point, correct in answers.items() if point} == {(40, 3)}
+    assert list(answers)[-1] is None and answers[None].shape == (40, 1)
+    rows = evaluate_link(link, images, labels, system="kdnas", clean=True, **GRID)
+    assert rows == [accuracy_row("kdnas", point, correct) for point, correct in answers.items()]
+    # Each image's answers are those that it has alone.
+    point = Point("rayleigh", -5.0, 8)
+    alone = evaluate_answers(
+        link, images[7:8], labels[7:8], torch.tensor([7]), channels=["rayleigh"], snrs_db=[-5.0], lengths=[8], draws=3
+    )
+    assert torch.equal(alone[point][0], answers[point][7])
 
 
 def test_result_depends_neither_on_batches_nor_on_the_order_of_images():

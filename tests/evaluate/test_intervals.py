@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.evaluate import accuracy_ci95, rank_correlation, summarise
+from kdnas.evaluate import accuracy_ci95, paired_difference, rank_correlation, summarise
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,43 @@ def test_interval_is_finite_and_ignores_the_order_of_images_and_draws(images, dr
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
         accuracy_ci95(np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+def test_interval_of_a_paired_difference_covers_and_is_narrower_than_two_of_its_own(draws):
+    # Both systems meet the same easy and hard images; b has a little less chance on each.
+    random = np.random.default_rng(0)
+    covered, widths, alone = 0, [], []
+    for _ in range(1000):
+        chance = random.beta(0.5, 0.3, 1000)
+        level = random.random((1000, draws))  # the same noise
+        a, b = level < chance[:, None], level < 0.97 * chance[:, None]
+        difference, half = paired_difference(a, b)
+        covered += abs(difference - 0.03 * 0.625) <= half
+        widths.append(half)
+        alone.append(np.hypot(accuracy_ci95(a)[1], accuracy_ci95(b)[1]))
+    assert 0.93 <= covered / 1000 <= 0.985
+    assert np.mean(widths) < 0.5 * np.mean(alone)
+
+
+def test_paired_difference_is_that_of_means_and_turns_its_sign():
+    a, b = np.array([[1, 1], [1, 0], [0, 0]]), np.array([[1, 0, 1], [0, 0, 0], [0, 0, 0]])
+    difference, half = paired_difference(a, b)
+    assert difference == pytest.approx((1 + 0.5 - 2 / 3) / 3)
+    assert paired_difference(b, a) == pytest.approx((-difference, half))
+    assert paired_difference(a.mean(1), b.mean(1)) == pytest.approx((difference, half))
+
+
+def test_systems_that_never_differ_have_an_interval_all_the_same():
+    difference, half = paired_difference(np.ones(98), np.ones(98))
+    assert difference == 0
+    assert half == pytest.approx(1.96 / 100, rel=1e-3)  # one discordant image, half of it on each side
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 0), (3, 2)])
+def test_paired_difference_needs_the_same_images(a, b):
+    with pytest.raises(ValueError, match="same images"):
+        paired_difference(np.ones((a, 2)), np.ones((b, 2)))
 
 
 def test_summarise_groups_all_but_seeds():

@@ -4,9 +4,11 @@
     python scripts/publish_distill.py losses --dataset fashion-mini --seeds 0 1 2
     python scripts/publish_distill.py all-labels --dataset fashion-mnist folder:cifar10-jpeg --seeds 0 1 2
     python scripts/publish_distill.py stages --dataset fashion-mini --seeds 0 1 2 3 4
+    python scripts/publish_distill.py weights --dataset fashion-mini --seeds 0 1 2
 
 All systems of a table train the same architecture, a published one, from the same first weights with the same batches
-and steps, and are judged on test data once, at the end. A data set that is a folder is named after the folder. What is
+and steps, and are judged on test data once, at the end; ``weights``, which chooses a default, is judged on the images
+of the architecture split that have no label in the experiment. A data set that is a folder is named after the folder. What is
 finished is kept in --work and not done again, whatever has changed since in the code: begin another --work then.
 """
 
@@ -31,9 +33,9 @@ from kdnas.zoo import resolve
 
 # What each system changes in the settings.
 Changes = dict[str, dict[str, Any]]
+# Features and logits keep their default weights.
 EVERYTHING = {
-    "loss.feature": 0.1, "loss.cosine": 0.1, "loss.logit": 1.0, "loss.decoupled": 0.3, "loss.distance": 0.1,
-    "loss.angle": 0.03, "loss.bottleneck": 0.001,
+    "loss.cosine": 0.1, "loss.decoupled": 0.3, "loss.distance": 0.1, "loss.angle": 0.03, "loss.bottleneck": 0.001,
 }  # fmt: skip
 FEW_LABELS: Changes = {
     "ce": {"loss.kd": 0.0},
@@ -42,7 +44,7 @@ FEW_LABELS: Changes = {
     "kd-all": {},
     "full": EVERYTHING,
 }
-_PARTS = ("ce", *(key.removeprefix("loss.") for key in EVERYTHING))
+_PARTS = ("ce", "feature", "logit", *(key.removeprefix("loss.") for key in EVERYTHING))
 LOSSES: Changes = {
     "full": EVERYTHING,
     **{f"no-{part}": {**EVERYTHING, f"loss.{part}": 0.0} for part in _PARTS},
@@ -62,6 +64,8 @@ ABLATIONS: Changes = {
     "consistency": {"loss.consistency": 1.0},
     "feature-noise": {"distill.feature_noise": 0.2},
 }
+# What features weigh beside labels and posteriors, which weigh 1: a choice, so it is not made on test data.
+WEIGHTS: Changes = {f"feature-{weight:g}": {"loss.feature": weight} for weight in (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)}
 
 
 class Case(NamedTuple):
@@ -185,15 +189,15 @@ def clean_table(given: argparse.Namespace, systems: Changes, labels: Sequence[in
     return rows
 
 
-def stages_table(given: argparse.Namespace, systems: Changes) -> list[dict[str, Any]]:
-    """Rows of stages.json."""
+def stages_table(given: argparse.Namespace, systems: Changes, held_out: bool = False) -> list[dict[str, Any]]:
+    """Rows of stages.json, or of a table like it that is judged on held-out training images."""
     rows = []
     for dataset in given.dataset:
         for seed in given.seeds:
             case = Case(dataset, given.labels[0], seed if given.data_seed is None else given.data_seed)
             context = case.context(given)
             for system, changes in systems.items():
-                points = through_link(context, system, changes, given, seed)
+                points = through_link(context, system, changes, given, seed, held_out)
                 rows += [
                     {"dataset": case.name, "system": system, "seed": seed,
                      **{key: point[key] for key in ("channel", "snr_db", "symbols", "accuracy", "ci95")}}
@@ -204,10 +208,19 @@ def stages_table(given: argparse.Namespace, systems: Changes) -> list[dict[str, 
 
 
 def through_link(
-    context: Context, system: str, changes: dict[str, Any], given: argparse.Namespace, seed: int
+    context: Context,
+    system: str,
+    changes: dict[str, Any],
+    given: argparse.Namespace,
+    seed: int,
+    held_out: bool,
 ) -> list[dict[str, Any]]:
-    """Both stages of one system; its accuracy on test data at every channel and SNR."""
-    name = f"{system}-{given.architecture}-{seed}-{hash_of(changes)}"
+    """Both stages of one system; its accuracy at every channel and SNR on test data, or on ``held_out`` images."""
+    name = f"{system}-{given.architecture}-{seed}-{hash_of(changes)}" + ("-held-out" if held_out else "")
+    data, ids = context.dataset, context.splits.architecture_unlabelled
+    images, labels = (
+        (data.train_images[ids], data.train_labels[ids]) if held_out else (data.test_images, data.test_labels)
+    )
 
     def make() -> dict[str, Any]:
         distiller, settings, net = trained(context, changes, given, seed, name)
@@ -218,7 +231,7 @@ def through_link(
             net, classifier, loss, codec, snr_db=radio.snr_db, channels=radio.channels, name="stage2"
         )
         points = evaluate_link(
-            link, context.dataset.test_images, context.dataset.test_labels, system=system, channels=radio.channels,
+            link, images, labels, system=system, channels=radio.channels,
             snrs_db=settings.evaluate.snrs_db, lengths=[radio.symbols], draws=settings.evaluate.draws,
             batch_size=settings.evaluate.batch_size, seed=seed,
         )  # fmt: skip
@@ -232,6 +245,7 @@ TABLES: dict[str, tuple[str, Changes, list[str]]] = {
     "losses": ("loss_ablation.json", LOSSES, ["1000"]),
     "all-labels": ("all_labels.json", ALL_LABELS, ["all"]),
     "stages": ("stages.json", {**STAGES, **ABLATIONS}, ["1000"]),
+    "weights": ("feature_weight.json", WEIGHTS, ["1000"]),
 }
 
 
@@ -260,7 +274,10 @@ def main() -> None:
         if unknown:
             parser.error(f"no system {', '.join(sorted(unknown))}: there are {', '.join(systems)}")
         systems = {name: systems[name] for name in given.systems}
-    rows = stages_table(given, systems) if given.table == "stages" else clean_table(given, systems, given.labels)
+    if given.table in ("stages", "weights"):
+        rows = stages_table(given, systems, held_out=given.table == "weights")
+    else:
+        rows = clean_table(given, systems, given.labels)
     out = given.out or Path("runs/published") / file
     write_json(out, {"command": command(given), "rows": rows})
     print(f"wrote {out}: {len(rows)} rows")

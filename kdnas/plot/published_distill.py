@@ -179,15 +179,16 @@ def stages_figure(rows: Sequence[Row]) -> "Figure":
         rows: Of ``stages.json``.
 
     Returns:
-        The figure: above, means with bands of one standard deviation over seeds; below, differences to two stages,
-        paired by seed, with two standard errors.
+        The figure: above, means with bands of one standard deviation over seeds; below, differences to two stages (or
+        to the first system, in a table like it without them), paired by seed, with two standard errors.
 
     Raises:
         InputError: Two stages have none of another system's seeds at some SNR.
     """
     groups = groups_of(rows, "channel", "dataset")
     looks = _looks(rows, _STAGES)
-    first = "two-stage"
+    first = "two-stage" if "two-stage" in looks else next(iter(looks))
+    base = "two stages" if first == "two-stage" else first
     snrs = sorted({row["snr_db"] for row in rows})
     step = 0.05 * min((high - low for low, high in pairwise(snrs)), default=1.0)
     with style():
@@ -207,11 +208,12 @@ def stages_figure(rows: Sequence[Row]) -> "Figure":
             above.set_title(channel if only(rows, "dataset") else f"{group[0]['dataset']}, {channel}")
             below.set_xlabel("SNR $E_s/N_0$ (dB)")
             below.set_xticks(snrs)
-        axes[0][0].set_ylabel("top-1 accuracy on test images")
-        axes[1][0].set_ylabel("points over two stages,\npaired by seed")
+        axes[0][0].set_ylabel("top-1 accuracy on " + ("test images" if first == "two-stage" else "held-out images"))
+        axes[1][0].set_ylabel(f"points over {base},\npaired by seed")
         to_percent(*axes[0])
         _line_legend(figure, [_line(*look) for look in looks.values()], rows, "above: ± 1 std; bars below: ± 2 SE")
-        heading(figure, "Two stages of training against one", _subtitle(rows, "; below 0: worse than two stages"))
+        title = "Two stages of training against one" if first == "two-stage" else "Training through the channel"
+        heading(figure, title, _subtitle(rows, f"; below 0: worse than {base}"))
     return figure
 
 

@@ -187,7 +187,7 @@ def stages_figure(rows: Sequence[Row]) -> "Figure":
     """
     groups = groups_of(rows, "channel", "dataset")
     looks = _looks(rows, _STAGES)
-    first = "two-stage" if "two-stage" in looks else next(iter(looks))
+    first = "two-stage" if set(looks) & set(_STAGES) else next(iter(looks))
     base = "two stages" if first == "two-stage" else first
     snrs = sorted({row["snr_db"] for row in rows})
     step = 0.05 * min((high - low for low, high in pairwise(snrs)), default=1.0)

@@ -221,6 +221,9 @@ class Distill(Section):
     snr: Literal["uniform", "rising"] = Field(
         "uniform", description="SNR in stage 2: drawn per sample, or one for each epoch, rising"
     )
+    snr_error_db: float = Field(
+        0.0, ge=0, description="stage 2: the SNR is told wrong by up to this much, to both ends"
+    )
     feature_noise: float = Field(
         0.0, ge=0, description="stage 2: noise on the features before the codec, in their standard deviations"
     )

@@ -18,12 +18,19 @@ class Conditions(NamedTuple):
         channel: (B,) int64, index into ``channels``.
         length: (B,) int64, complex symbols sent, 1 ... k.
         channels: Names of the channels.
+        error_db: By how much both ends believe in a higher SNR than it is, in dB: a number or (B,).
     """
 
     snr_db: Tensor
     channel: Tensor
     length: Tensor
     channels: tuple[str, ...]
+    error_db: Tensor | float = 0.0
+
+    @property
+    def told_snr_db(self) -> Tensor:
+        """(B,) the average SNR in dB that both ends believe in."""
+        return self.snr_db + self.error_db
 
 
 class Received(NamedTuple):
@@ -31,7 +38,7 @@ class Received(NamedTuple):
 
     Attributes:
         symbols: (B, k) complex64, unbiased (sent symbol plus noise), 0 past the length.
-        effective_snr_db: (B,) SNR of these symbols in dB.
+        effective_snr_db: (B,) SNR of these symbols in dB, as the receiver believes.
     """
 
     symbols: Tensor
@@ -52,6 +59,7 @@ def draw_conditions(
     max_symbols: int,
     generator: torch.Generator,
     full_share: float = 0.25,
+    error_db: float = 0.0,
 ) -> Conditions:
     """Draw training conditions, independently per sample.
 
@@ -64,8 +72,9 @@ def draw_conditions(
         snr_range_db: Lowest and highest SNR in dB.
         channels: Names of the channels to mix.
         max_symbols: k.
-        generator: Of all three draws; the result lies on its device.
+        generator: Of all draws; the result lies on its device.
         full_share: Probability of the full length, 0 ... 1.
+        error_db: The most by which the SNR is told wrong; the error is uniform on both sides.
 
     Raises:
         InputError: A channel's name is unknown.
@@ -78,7 +87,10 @@ def draw_conditions(
     length = torch.exp2(uniform[1] * math.log2(max_symbols + 1)).long().clamp(1, max_symbols)
     length = torch.where(uniform[2] < full_share, max_symbols, length)
     channel = (uniform[3] * len(channels)).long().clamp_max(len(channels) - 1)
-    return Conditions(low + (high - low) * uniform[0], channel, length, tuple(channels))
+    drawn = Conditions(low + (high - low) * uniform[0], channel, length, tuple(channels))
+    if not error_db:
+        return drawn
+    return drawn._replace(error_db=error_db * (2 * torch.rand(batch, generator=generator, device=device) - 1))
 
 
 def constant_conditions(
@@ -108,7 +120,7 @@ def transmit(x: Tensor, conditions: Conditions, generator: Randomness) -> Receiv
         chosen = conditions.channel == index  # (B,)
         received = torch.where(chosen[:, None], equalised, received)
         effective = torch.where(chosen, snr_db, effective)
-    return Received(received * prefix_mask(conditions.length, symbols), effective)
+    return Received(received * prefix_mask(conditions.length, symbols), effective + conditions.error_db)
 
 
 class Link(nn.Module):
@@ -146,8 +158,8 @@ class Link(nn.Module):
 
     def through(self, features: Tensor, conditions: Conditions, generator: Randomness) -> Outcome:
         """Features (B, D) through codec and channel: what training uses, the encoder being apart."""
-        code = self.channel_encoder(features, conditions.snr_db, conditions.length)
-        return self.receive(transmit(code, conditions, generator), conditions.snr_db, conditions.length)
+        code = self.channel_encoder(features, conditions.told_snr_db, conditions.length)
+        return self.receive(transmit(code, conditions, generator), conditions.told_snr_db, conditions.length)
 
     def receive(self, received: Received, snr_db: Tensor, length: Tensor) -> Outcome:
         """Decode equalised symbols (B, k) of lengths (B,), encoded for ``snr_db`` (B,)."""

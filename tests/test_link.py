@@ -180,3 +180,29 @@ def test_a_short_training_survives_the_channel():
     for curve in (by_snr, by_length, faded):
         assert curve[0] + 0.03 < curve[1] and curve[1] < curve[2] + 0.02
     assert by_snr[-1] > clean - 0.02
+
+
+def test_a_wrong_snr_is_told_to_both_ends_and_changes_no_noise(link):
+    x, noise = images(), ImageNoise(torch.arange(B))
+    right = constant_conditions(B, 5.0, "rayleigh", 6)
+    wrong = right._replace(error_db=3.0)
+    code = link.channel_encoder(link.encoder(x), right.snr_db + 3, right.length)
+    arrived, believed = transmit(code, right, noise), transmit(code, wrong, noise)
+    assert torch.equal(arrived.symbols, believed.symbols)
+    assert torch.allclose(believed.effective_snr_db, arrived.effective_snr_db + 3)
+    by_hand = link.receive(believed, right.snr_db + 3, right.length)
+    assert torch.equal(link.through(link.encoder(x), wrong, noise).logits, by_hand.logits)
+    assert not torch.equal(link.through(link.encoder(x), right, noise).logits, by_hand.logits)
+
+
+def test_drawn_errors_of_the_snr_are_uniform_and_independent_of_it():
+    n = 40_000
+    drawn = draw_conditions(n, (-10.0, 20.0), ("awgn",), K, seeded(), error_db=3.0)
+    error = drawn.told_snr_db - drawn.snr_db
+    assert error.min() >= -3 and error.max() <= 3
+    assert abs(error.mean()) < 5 * (6 / 12**0.5) / n**0.5
+    assert abs(error.var() - 3) < 0.1  # 6² / 12
+    assert abs(torch.corrcoef(torch.stack([error, drawn.snr_db]))[0, 1]) < 5 / n**0.5
+    # Without errors the same conditions are drawn.
+    plain = draw_conditions(n, (-10.0, 20.0), ("awgn",), K, seeded())
+    assert torch.equal(plain.snr_db, drawn.snr_db) and torch.equal(plain.told_snr_db, plain.snr_db)

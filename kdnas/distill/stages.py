@@ -200,7 +200,10 @@ class LinkStage(Stage):
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher, pixels=not self.frozen)
         z = self.kept[batch.view, batch.ids].to(self.device) if self.frozen else self.link.encoder(lesson.images)
         noise = generator("link", *batch.key, device=self.device)
-        conditions = draw_conditions(len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise)
+        conditions = draw_conditions(
+            len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise,
+            error_db=self.settings.snr_error_db,
+        )  # fmt: skip
         sent = z
         if self.settings.feature_noise:
             draw = torch.randn(z.shape, generator=noise, device=noise.device)

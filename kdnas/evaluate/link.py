@@ -68,6 +68,7 @@ def evaluate_answers(
     draws: int = 4,
     batch_size: int = 256,
     seed: int = 0,
+    error_db: float = 0.0,
     clean: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Point | None, Tensor]:
@@ -89,6 +90,7 @@ def evaluate_answers(
         draws: Channel draws for each image and point.
         batch_size: Images at a time; ``batch_size * draws`` go through the receiver at once.
         seed: Of the noise.
+        error_db: By how much the link is told a higher SNR than it has, in dB.
         clean: Also encoder and semantic decoder without codec or channel, as the point None.
         progress: Called with (images done, images in all) after each batch.
 
@@ -120,7 +122,7 @@ def evaluate_answers(
             part = slice(start, start + batch_size)
             features = link.encoder(_to_float(images[part], device))  # (B, D)
             truth = labels[part, None].to(device)
-            answers = _through_channels(link, features, ids[part].to(device), points, draws, seed)
+            answers = _through_channels(link, features, ids[part].to(device), points, draws, seed, error_db)
             if clean:
                 answers[None] = link.semantic_decoder(features).argmax(1, keepdim=True)
             for point, answer in answers.items():
@@ -217,7 +219,7 @@ def evaluate_classifier(
 
 
 def _through_channels(
-    link: Link, features: Tensor, ids: Tensor, points: Sequence[Point], draws: int, seed: int
+    link: Link, features: Tensor, ids: Tensor, points: Sequence[Point], draws: int, seed: int, error_db: float
 ) -> dict[Point | None, Tensor]:
     """The answers (B, draws) of one batch at every point."""
     batch, device = len(ids), ids.device
@@ -229,10 +231,10 @@ def _through_channels(
         name, snr_db, length = point
         if (snr_db, length) not in codes:
             at = constant_conditions(batch, snr_db, name, length, device)
-            codes[snr_db, length] = link.channel_encoder(features, at.snr_db, at.length)  # (B, k)
+            codes[snr_db, length] = link.channel_encoder(features, at.snr_db + error_db, at.length)  # (B, k)
         code = codes[snr_db, length].repeat_interleave(draws, 0)  # (B * draws, k)
-        at = constant_conditions(batch * draws, snr_db, name, length, device)
-        logits = link.receive(transmit(code, at, noise), at.snr_db, at.length).logits
+        at = constant_conditions(batch * draws, snr_db, name, length, device)._replace(error_db=error_db)
+        logits = link.receive(transmit(code, at, noise), at.told_snr_db, at.length).logits
         answers[point] = logits.argmax(1).view(batch, draws)
     return answers
 

@@ -125,6 +125,17 @@ def test_result_depends_neither_on_batches_nor_on_the_order_of_images():
         assert row == pytest.approx(other)
 
 
+def test_a_wrong_snr_is_told_and_meets_the_same_noise():
+    right, wrong = (
+        evaluate_link(bpsk_link(), *bpsk_data(200), system="kdnas", error_db=error, **GRID) for error in (0.0, 6.0)
+    )
+    assert right == wrong  # BPSK and its matched filter heed no SNR
+    link, data = cat_link(), cat_data()
+    assert evaluate_link(link, *data, system="kdnas", **GRID) != evaluate_link(
+        link, *data, system="kdnas", error_db=6.0, **GRID
+    )
+
+
 def test_seed_ids_and_draws_act():
     images, labels = bpsk_data(200)
     point = {"system": "kdnas", "channels": ["rayleigh"], "snrs_db": [-5.0], "lengths": [3]}

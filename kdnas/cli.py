@@ -321,21 +321,31 @@ def plot(
 @app.command()
 @guard
 def export(
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory; with --format onnx, or a published name.")],
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="torch: encoder.py and weights; onnx: encoder, transmitter and receiver apart."),
+    ] = "torch",
     to_zoo: Annotated[bool, typer.Option("--to-zoo", help="Publish it in the package's zoo.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Copy it into this directory instead: architecture, encoder.py, weights, results."),
+        typer.Option(
+            "--out",
+            help="Copy it into this directory instead: architecture, encoder.py, weights, results; with --format onnx, "
+            "where its files go (default: the run directory).",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name in the zoo (default: DEVICE-DATASET).")] = None,
     json_: Json = False,
 ) -> None:
-    """Publish a finished run: architecture, encoder.py, weights and results."""
+    """Publish a finished run (architecture, encoder.py, weights and results), or write its halves as ONNX files."""
     from kdnas.pipeline import api
 
-    if to_zoo == (out is not None):
+    if format_ == "onnx" and (to_zoo or name is not None):
+        raise InputError("--format onnx writes into a directory: leave out --to-zoo and --name")
+    if format_ == "torch" and to_zoo == (out is not None):
         raise InputError("give either --to-zoo or --out DIRECTORY")
-    place = api.export(run, name=name, out=out)
+    place = api.export(run, name=name, out=out, format=format_)
     _print({"published": str(place)}) if json_ else typer.echo(str(place))
 
 

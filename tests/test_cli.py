@@ -33,6 +33,10 @@ BAD = {
     "unknown architecture": (["cost", "nobody"], "nobody"),
     "unknown list": (["list", "colours"], "devices"),
     "export of nothing": (["export", "nowhere", "--to-zoo"], "nowhere"),
+    "ONNX of nothing": (["export", "nowhere", "--format", "onnx"], "nowhere"),
+    "ONNX in the zoo": (["export", "nowhere", "--format", "onnx", "--to-zoo"], "--to-zoo"),
+    "ONNX into the package": (["export", "mcu-fashion-mini", "--format", "onnx"], "--out"),
+    "unknown format": (["export", "mcu-fashion-mini", "--format", "tflite"], "torch, onnx"),
     "not built": (["device"], "not built"),
     "superclasses elsewhere": (["run", "--preset", "smoke", "--set", "loss.superclass=1"], "kdnas tailor"),
     "agreement with no stage": (

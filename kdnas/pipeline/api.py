@@ -390,23 +390,36 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
     return plot_run(source) if source.is_dir() else plot_table(source, out or source.parent)
 
 
-def export(run: str | Path, *, name: str | None = None, out: str | Path | None = None) -> Path:
-    """Publish a finished run in the package's zoo, or copy what importing needs to ``out``.
+def export(
+    run: str | Path, *, name: str | None = None, out: str | Path | None = None, format: str = "torch"
+) -> Path:
+    """Publish a finished run in the package's zoo, copy what importing needs to ``out``, or write ONNX files.
 
     Args:
-        run: A finished run directory.
+        run: A finished run directory; for ``onnx`` also a published name.
         name: In the zoo; ``DEVICE-DATASET`` unless given.
-        out: A directory, instead of the zoo.
+        out: A directory, instead of the zoo. The ONNX files go into the run directory unless it is given.
+        format: ``torch``; or ``onnx``: the two halves apart, for machines without torch (``kdnas.export.halves``).
 
     Returns:
-        Where it was written.
+        The directory that was written to.
 
     Raises:
-        InputError: The run is not finished, or damaged.
+        InputError: The run is not finished, or damaged; an unknown format, or one that needs the extra ``export``.
     """
-    from kdnas.zoo import publish
+    from kdnas.zoo import list_architectures, publish, resolve
 
-    return publish(run, name, out)
+    if format == "torch":
+        return publish(run, name, out)
+    if format != "onnx":
+        raise InputError(f"cannot export as {format!r}; there are torch, onnx")
+    from kdnas.export import export_onnx
+
+    if out is None and str(run) in list_architectures():
+        raise InputError(f"{run} is a published architecture: say where its ONNX files go with --out DIRECTORY")
+    place = resolve(run) if out is None else Path(out)
+    export_onnx(resolve(run), place)
+    return place
 
 
 def cost(architecture: str | Path, device: str = "wearable", **settings: Any) -> dict[str, Any]:

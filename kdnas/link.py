@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from kdnas.channel import Randomness, get_channel, prefix_mask
 from kdnas.errors import InputError
 
+FULL_SHARE = 0.25  # of the samples of a training batch, which send the full length
+
 
 class Conditions(NamedTuple):
     """What each sample of a batch meets.
@@ -58,7 +60,7 @@ def draw_conditions(
     channels: tuple[str, ...],
     max_symbols: int,
     generator: torch.Generator,
-    full_share: float = 0.25,
+    full_share: float = FULL_SHARE,
     error_db: float = 0.0,
 ) -> Conditions:
     """Draw training conditions, independently per sample.

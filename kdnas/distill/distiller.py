@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kdnas import config
-from kdnas.codec import CAT
+from kdnas.codec import CAT, Codec
 from kdnas.data import Batch, Splits, batches
 from kdnas.distill.stages import CleanStage, LinkStage, Stage
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
-from kdnas.link import Link
+from kdnas.link import FULL_SHARE, Link
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import seed_of, seeded
 from kdnas.run.training import channels_last, fit
@@ -93,11 +93,12 @@ class Distiller:
         encoder: nn.Module,
         classifier: nn.Module,
         knowledge: KnowledgeLoss,
-        codec: CAT,
+        codec: CAT | Codec,
         *,
         snr_db: tuple[float, float],
         channels: Iterable[str],
         name: str,
+        full_share: float = FULL_SHARE,
     ) -> Link:
         """Stage 2: train codec and semantic decoder through the channel, and the encoder at its share of the rate.
 
@@ -109,6 +110,7 @@ class Distiller:
             snr_db: Lowest and highest SNR in dB.
             channels: Names, drawn uniformly per sample.
             name: Of the stage.
+            full_share: Share of samples that send the full length, as in ``draw_conditions``.
 
         Returns:
             The link, in evaluation mode.
@@ -118,8 +120,8 @@ class Distiller:
         rate = s.link_learning_rate
         rates = [(m, rate) for m in (codec, classifier, knowledge)] + [(encoder, rate * s.encoder_rate)]
         stage = LinkStage(
-            link, snr_db, tuple(channels), lessons=self.lessons, loss=knowledge, splits=self.splits, rates=rates,
-            settings=s, total_steps=s.link_epochs * s.steps,
+            link, snr_db, tuple(channels), full_share, lessons=self.lessons, loss=knowledge, splits=self.splits,
+            rates=rates, settings=s, total_steps=s.link_epochs * s.steps,
         )  # fmt: skip
         channels_last(encoder)
         self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)

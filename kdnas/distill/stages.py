@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kdnas import config
 from kdnas.data import Batch, Splits
 from kdnas.knowledge.lessons import Lessons
-from kdnas.link import Link, constant_conditions, draw_conditions
+from kdnas.link import FULL_SHARE, Link, constant_conditions, draw_conditions
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import generator
 
@@ -155,12 +155,16 @@ class LinkStage(Stage):
         link: To train.
         snr_db: Lowest and highest SNR in dB.
         channels: Names.
+        full_share: Share of samples that send the full length.
         shared: As ``Stage``. An encoder whose rate is 0 is frozen.
     """
 
-    def __init__(self, link: Link, snr_db: tuple[float, float], channels: tuple[str, ...], **shared: Any) -> None:
+    def __init__(
+        self, link: Link, snr_db: tuple[float, float], channels: tuple[str, ...],
+        full_share: float = FULL_SHARE, **shared: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**shared)
-        self.link, self.snr_db, self.channels = link, snr_db, channels
+        self.link, self.snr_db, self.channels, self.full_share = link, snr_db, channels, full_share
         self.frozen = self.settings.encoder_rate == 0
         # What stage 1 read from clean features: the noisy posterior is to agree with that.
         self.clean_classifier = copy.deepcopy(link.semantic_decoder).requires_grad_(False)
@@ -202,7 +206,7 @@ class LinkStage(Stage):
         noise = generator("link", *batch.key, device=self.device)
         conditions = draw_conditions(
             len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise,
-            error_db=self.settings.snr_error_db,
+            self.full_share, error_db=self.settings.snr_error_db,
         )  # fmt: skip
         sent = z
         if self.settings.feature_noise:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from kdnas.codec import CAT, ChannelDecoder, ChannelEncoder
+from kdnas.codec import Codec, codec_name
 from kdnas.errors import InputError
 from kdnas.export.source import encoder_source
 from kdnas.link import Link
@@ -38,8 +38,9 @@ class _Strict(BaseModel):
 
 
 class CodecInfo(_Strict):
-    """The arguments of ``CAT``: D, k, and the settings of each half."""
+    """The arguments of ``Codec``: its name, D, k, and the settings of each half."""
 
+    name: Name = "cat"
     feature_dim: Count
     symbols: Count
     encoder: dict[Name, Count]
@@ -57,7 +58,7 @@ class LinkInfo(_Strict):
         snr_db: Lowest and highest SNR of the training, in dB.
         feature_dim: D, the length of the semantic feature vector.
         symbols: k, the most complex symbols for an image.
-        codec: Arguments of ``CAT``.
+        codec: Arguments of ``Codec``.
         architecture: ``Architecture.hash`` of the encoder.
         files: SHA-256 of the files that belong to it.
     """
@@ -87,7 +88,7 @@ def save_link(directory: str | Path, architecture: Architecture, link: Link, met
     Args:
         directory: Made if it is missing.
         architecture: Of ``link.encoder``.
-        link: With the CAT codec and a linear semantic decoder. It is not changed.
+        link: With a codec of ``list_codecs`` and a linear semantic decoder. It is not changed.
         meta: ``device``, ``dataset``, ``classes`` and ``channels`` (names), ``snr_db`` (lowest, highest).
 
     Raises:
@@ -197,7 +198,7 @@ def load_link(directory: str | Path) -> Link:
     try:
         # Without memory and random numbers; the weights follow.
         with torch.device("meta"):
-            codec = CAT(**info.codec.model_dump())
+            codec = Codec(**info.codec.model_dump())
             semantic_decoder = nn.Linear(info.feature_dim, len(info.classes))
     except (InputError, TypeError, RuntimeError) as error:
         raise InputError(f"{directory / 'link.json'}: the codec's settings are wrong ({_line(error)})") from None
@@ -265,15 +266,14 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _codec_info(link: Link) -> dict[str, Any]:
-    """The arguments of ``CAT`` that build the link's codec, every setting written out."""
-    sender, receiver, head = link.channel_encoder, link.channel_decoder, link.semantic_decoder
-    if not (
-        isinstance(sender, ChannelEncoder) and isinstance(receiver, ChannelDecoder) and isinstance(head, nn.Linear)
-    ):
-        raise TypeError("only links of a CAT codec and a linear semantic decoder have a file format")
-    shared = {key: sender.config[key] for key in ("feature_dim", "symbols")}
-    settings = [{k: v for k, v in half.config.items() if k not in shared} for half in (sender, receiver)]
-    return {**shared, "encoder": settings[0], "decoder": settings[1]}
+    """The arguments of ``Codec`` that build the link's codec, every setting written out."""
+    halves: list[Any] = [link.channel_encoder, link.channel_decoder]
+    name = codec_name(*halves)
+    if name is None or not isinstance(link.semantic_decoder, nn.Linear):
+        raise TypeError("only links of a codec by name and a linear semantic decoder have a file format")
+    shared = {key: halves[0].config[key] for key in ("feature_dim", "symbols")}
+    settings = [{k: v for k, v in half.config.items() if k not in shared} for half in halves]
+    return {"name": name, **shared, "encoder": settings[0], "decoder": settings[1]}
 
 
 def _checked(text: str, source: str) -> LinkInfo:

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from kdnas.codec import CAT
+from kdnas.codec import CAT, Codec
 from kdnas.link import Link
 from kdnas.space import Architecture, make_space
 
@@ -14,7 +14,7 @@ META = {
 }
 
 
-def make_link(space: str, seed: int, **options: int) -> tuple[Architecture, Link]:
+def make_link(space: str, seed: int, codec: str = "cat", **options: int) -> tuple[Architecture, Link]:
     """A link whose encoder is a random architecture with batch-norm statistics of its own."""
     generator = torch.Generator().manual_seed(seed)
     found = make_space(space, feature_dim=16, **options)
@@ -23,6 +23,6 @@ def make_link(space: str, seed: int, **options: int) -> tuple[Architecture, Link
     encoder = found.network(choices)
     size = found.options["image_size"]
     encoder(torch.rand(8, found.options["in_channels"], size, size, generator=generator))
-    codec = CAT(16, 12, encoder={"tokens": 4}, decoder={"width": 8})
-    link = Link(encoder, codec.encoder, codec.decoder, nn.Linear(16, 3)).eval()
+    own = CAT(16, 12, encoder={"tokens": 4}, decoder={"width": 8}) if codec == "cat" else Codec(codec, 16, 12)
+    link = Link(encoder, own.encoder, own.decoder, nn.Linear(16, 3)).eval()
     return Architecture(space, found.options, choices, {"params": 1}), link

@@ -11,6 +11,7 @@ import torch
 from link_samples import META, make_link
 from safetensors.torch import load_file, save_file
 
+from kdnas.codec import list_codecs
 from kdnas.errors import InputError
 from kdnas.export import load_architecture, load_encoder, load_link, load_weights, read_info, save_link
 from kdnas.link import Link
@@ -83,6 +84,18 @@ def test_the_halves_after_reload_are_bit_equal(saved: Saved) -> None:
     assert again.info.classes == META["classes"] and again.info.symbols == 12
     assert again.info.snr_db == (-5.0, 20.0)
     assert load_architecture(directory) == architecture
+
+
+@pytest.mark.parametrize("codec", list_codecs())
+def test_a_link_of_every_codec_comes_back(codec: str, tmp_path: Path) -> None:
+    architecture, link = make_link("mobile", 1, codec)
+    save_link(tmp_path, architecture, link, META)
+    again, images = load_link(tmp_path), torch.rand(4, 1, 28, 28)
+    assert again.info.codec.name == codec
+    with torch.no_grad():
+        sent = link.encode(images, 2.0)
+        assert torch.equal(again.encode(images, 2.0), sent)
+        assert torch.equal(again.decode(sent, 2.0), link.decode(sent, 2.0))
 
 
 def test_loading_leaves_the_global_random_numbers_alone(saved: Saved) -> None:

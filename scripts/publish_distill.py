@@ -9,7 +9,7 @@
 All systems of a table train the same architecture, a published one, from the same first weights with the same batches
 and steps, and are judged on test data once, at the end; ``weights``, which chooses a default, is judged on the images
 of the architecture split that have no label in the experiment. A data set that is a folder is named after the folder.
-What is finished is kept in --work and not done again, whatever has changed since in the code: begin another --work then.
+What is finished is kept in --work and not done again, whatever has changed since in the code: begin another then.
 """
 
 import argparse

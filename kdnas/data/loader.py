@@ -26,6 +26,13 @@ class Batch(NamedTuple):
     view: int
     key: tuple[int, int, int]
 
+    def to(self, device: torch.device | str, **_: Any) -> "Batch":
+        """The batch as it is: ids pick pixels and stored knowledge, which lie in main memory.
+
+        Lightning calls this on the way to a GPU, and would else send the ids there one by one.
+        """
+        return self
+
 
 class EpochSampler(Sampler[int]):
     """The step numbers of one epoch, counted through all epochs; Lightning calls ``set_epoch``."""

@@ -311,6 +311,8 @@ def _train(
             module, loader, epochs=epochs, directory=place.directory,
             name=place.stage + (f"-self{turn}" if turn else ""), accelerator=device.type, progress=place.progress,
         )  # fmt: skip
+        tail.to(device)  # Lightning leaves what was trained on a GPU in main memory
+        head.to(device)
         if held is not None:
             module.load_state_dict(module.best["state"])
             best.append(module.best["epoch"])

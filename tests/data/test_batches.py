@@ -106,3 +106,13 @@ def test_lightning_sets_the_epoch_and_a_resumed_run_sees_the_same_batches(tmp_pa
     whole = run(4, tmp_path / "whole")
     assert whole == [batch for number in range(4) for batch in epoch(loader(), number)]
     assert run(2, tmp_path / "parts") + run(4, tmp_path / "parts") == whole
+
+
+def test_a_batch_stays_where_pixels_and_knowledge_lie():
+    from lightning_fabric.utilities.apply_func import move_data_to_device
+
+    (batch, *_) = loader(steps=1)
+    for held in (batch, {"train": batch}, (batch, 0, 0)):
+        moved = move_data_to_device(held, torch.device("meta"))
+        found = moved["train"] if isinstance(moved, dict) else moved if moved is batch else moved[0]
+        assert found is batch and found.ids.device.type == "cpu"

@@ -57,6 +57,17 @@ ArchitectureFile = Annotated[
 WeightsFile = Annotated[
     Path | None, typer.Option("--weights", help="With --architecture: safetensors weights from which stage 1 starts.")
 ]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Processes on this machine that share the study's trials.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", metavar="URL",
+        help="Where the study is kept: postgresql://user@host/db, or an SQLite file. Workers that are started anywhere "
+        "with the same command share it.",
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -232,39 +243,28 @@ def _given(
     teacher: str | None,
     preset: str | None,
     seed: int | None,
+    workers: int | None = None,
+    storage: str | None = None,
 ) -> dict[str, Any]:
     """The settings that have options of their own, by key; None where the user gave none."""
     return {
         "device": device, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed,
+        "tune.workers": workers, "tune.storage": storage,
     }  # fmt: skip
 
 
-def _training_command(verb: str, text: str, takes_architecture: bool) -> None:
-    """Register a verb that trains; all of them take the same options."""
-
-    def command(
-        device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
-        preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
-        resume: Resume = None, json_: Json = False,
-    ) -> None:  # fmt: skip
-        given = _given(device, dataset, space, teacher, preset, seed)
-        _go(verb, given, config, set_, out, resume, json_)
-
-    def with_architecture(
-        device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
-        preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
-        resume: Resume = None, json_: Json = False,
-        architecture: ArchitectureFile = None, weights: WeightsFile = None,
-    ) -> None:  # fmt: skip
-        given = _given(device, dataset, space, teacher, preset, seed)
-        _go(verb, given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
-
-    chosen = with_architecture if takes_architecture else command
-    chosen.__name__ = verb
-    app.command(verb, help=text)(guard(chosen))
-
-
-_training_command("run", "The whole way: teach, tune, search, distil, baseline, evaluate, plot.", True)
+@app.command()
+@guard
+def run(
+    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    resume: Resume = None, json_: Json = False,
+    architecture: ArchitectureFile = None, weights: WeightsFile = None,
+    workers: Workers = None, storage: Storage = None,
+) -> None:  # fmt: skip
+    """The whole way: teach, tune, search, distil, baseline, evaluate, plot."""
+    given = _given(device, dataset, space, teacher, preset, seed, workers, storage)
+    _go("run", given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
 
 
 @app.command()
@@ -283,9 +283,42 @@ def teach(
     _go("teach", given, config, set_, out, resume, json_, report=report or None)
 
 
-_training_command("tune", "Let Optuna set the penalty weights of a device class.", False)
-_training_command("search", "KDL-DARTS: search an encoder inside the device class's budgets.", False)
-_training_command("distill", "Robust distillation of an architecture: clean, then through the channel.", True)
+@app.command()
+@guard
+def tune(
+    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    resume: Resume = None, json_: Json = False, workers: Workers = None, storage: Storage = None,
+) -> None:  # fmt: skip
+    """Let Optuna set the penalty weights of a device class."""
+    given = _given(device, dataset, space, teacher, preset, seed, workers, storage)
+    _go("tune", given, config, set_, out, resume, json_)
+
+
+@app.command()
+@guard
+def search(
+    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    resume: Resume = None, json_: Json = False,
+) -> None:  # fmt: skip
+    """KDL-DARTS: search an encoder inside the device class's budgets."""
+    given = _given(device, dataset, space, teacher, preset, seed)
+    _go("search", given, config, set_, out, resume, json_)
+
+
+@app.command()
+@guard
+def distill(
+    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    resume: Resume = None, json_: Json = False,
+    architecture: ArchitectureFile = None, weights: WeightsFile = None,
+) -> None:  # fmt: skip
+    """Robust distillation of an architecture: clean, then through the channel."""
+    given = _given(device, dataset, space, teacher, preset, seed)
+    _go("distill", given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
+
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 

@@ -1,12 +1,14 @@
 """Every setting of kdnas: typed, with its default, its meaning, and its presets. An unknown key is an error."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from kdnas.errors import InputError
 
@@ -193,6 +195,29 @@ class Tune(Section):
     epochs: int = Field(3, ge=1, description="epochs of each trial's short search")
     steps: int = Field(10, ge=1, description="bilevel steps in an epoch of a trial")
     check: int = Field(0, ge=0, description="architectures trained in full for the rank correlation")
+    workers: int = Field(1, ge=1, description="processes on this machine that share the study")
+    storage: str | None = Field(
+        None,
+        repr=False,
+        description="where the study is kept: postgresql://user@host/db, or an SQLite file; study.db of the run unless "
+        "set. Workers anywhere that are given the same share it",
+    )
+    heartbeat: float = Field(
+        10.0, gt=0, description="seconds between signs of life of a trial; six without one, and another worker takes it"
+    )
+
+    @field_serializer("storage")
+    def _keeps_no_password(self, storage: str | None) -> str | None:
+        return None if storage is None else without_password(storage)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be written down; what is no URL stays as it is."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # a password with brackets, say: show nothing between the scheme and the host
+        return re.sub(r"//.*@", "//", url)
+    return url if password is None else url.replace(f":{password}@", "@", 1)
 
 
 class Distill(Section):

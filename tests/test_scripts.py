@@ -44,6 +44,9 @@ class Checkout:
         self.stub = directory / "stub/python3"
         self.stub.write_text(STUB)
         self.stub.chmod(0o755)
+        no_apt = directory / "stub/apt-get"  # where PostgreSQL is not installed, nor can be
+        no_apt.write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
+        no_apt.chmod(0o755)
 
     def __call__(self, script: str, *arguments: str, fail: str = "nothing fails") -> tuple[int, list[str]]:
         """Runs a script from another directory: its exit status, and the calls that it made."""

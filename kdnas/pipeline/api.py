@@ -52,8 +52,10 @@ def _go(
             say, progress = _quiet, False
         begun = ranks.by_main(lambda: str(_begin(verb, given, out, resume, architecture, weights).path))
         directory = RunDirectory.open(Path(begun))
+        # A storage's password is in no file of the run: what was given goes on.
+        settings = make_settings(directory.settings, {"tune.storage": _storage(given)})
         try:
-            _through(STAGES[verb], directory, make_settings(directory.settings), say, progress, architecture, weights)
+            _through(STAGES[verb], directory, settings, say, progress, architecture, weights)
         except InputError:
             if resume is None and ranks.rank() == 0:
                 directory.discard()  # nothing was computed: the corrected command can use the same place
@@ -82,8 +84,9 @@ def _begin(
             raise InputError(f"{resume} was not begun with this architecture: leave it out, or start a new run")
         if load_device(settings.device).hash != directory.document.get("device", load_device(settings.device).hash):
             raise InputError(f"the device file {settings.device} was changed since {resume} began: start a new run")
-        for key, value in given.items():
-            if make_settings(directory.settings, {key: value}) != settings:
+        for key, value in ({**given, "tune.storage": _storage(given)}).items():
+            changed = make_settings(directory.settings, {key: value})
+            if changed.model_dump(mode="json") != settings.model_dump(mode="json"):
                 raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
         return directory
     settings = make_settings(_absolute(make_settings(given)))
@@ -100,11 +103,18 @@ def _begin(
     )
 
 
+def _storage(given: Mapping[str, Any]) -> str | None:
+    """The storage that was given, with its password; the path of an SQLite file made absolute."""
+    storage = make_settings(given).tune.storage
+    return storage if storage is None or "://" in storage else str(Path(storage).resolve())
+
+
 def _absolute(settings: Settings) -> dict[str, Any]:
     """All settings, with paths that also hold when a run is resumed from another directory."""
     flat = settings.model_dump(mode="json")
     if Path(settings.device).suffix == ".toml":
         flat["device"] = str(Path(settings.device).resolve())
+    flat["tune"]["storage"] = _storage(flat)
     if settings.data.root is not None:
         flat["data"]["root"] = str(settings.data.root.resolve())
     elif settings.dataset.startswith("folder:"):
@@ -154,6 +164,10 @@ def _through(
         names = [name for name in names if name != "tune"]  # a study after the search would act on nothing
     if "search" in names:
         ranks.by_main(context.check_ranks)
+    if "tune" in names and settings.tune.storage and not _is_done(directory, "tune"):
+        from kdnas.tune.storage import open_storage
+
+        ranks.by_main(lambda: open_storage(str(settings.tune.storage)).remove_session())
     for number, name in enumerate(names, 1):
         if ranks.by_main(partial(_is_done, directory, name)):
             say(f"[{number}/{len(names)}] {name}: done before")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdnas import config
+from kdnas import __version__, config
 from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
 from kdnas.export import load_link, load_weights, save_link
@@ -15,6 +15,7 @@ from kdnas.link import Link
 from kdnas.pipeline import board
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
+from kdnas.pipeline.workers import fair_threads, helpers
 from kdnas.run import ranks
 from kdnas.run.files import hash_of, read_json, sha256_file, write_json
 from kdnas.run.seeds import seeded
@@ -53,19 +54,45 @@ def _warmed(context: Context) -> dict[str, Tensor]:
     return read_tensors(path)
 
 
+def study_of(context: Context, helper: bool = False) -> Study:
+    """The study of the run's device class; every worker that is given the same settings, data and device shares it."""
+    s = context.settings
+    defining = s.model_dump(
+        mode="json", include={"space", "teacher", "spaces", "adapt", "knowledge", "loss", "search", "codec"},
+        exclude={"knowledge": {"workers"}},
+    )  # fmt: skip
+    identity = {
+        "kdnas": __version__, "device": context.device.name, "dataset": context.dataset.name,
+        "device_hash": context.device.hash, "data_hash": context.dataset.hash, "splits_hash": context.splits.hash,
+        "settings": hash_of(defining, s.tune.model_dump(include={"startup_trials", "epochs", "steps"})),
+    }  # fmt: skip
+    return Study(
+        context.searcher, _warmed(context), s.search, s.loss, s.tune, context.path, s.seed, identity=identity,
+        helper=helper,
+    )  # fmt: skip
+
+
 def tune(context: Context, say: Say) -> None:
     """Let Optuna set λ_kd and the λ_c of the device class, and check that short trials rank architectures rightly."""
     s = context.settings
     with context.directory.stage("tune") as report:
-        study = Study(context.searcher, _warmed(context), s.search, s.loss, s.tune, context.path, s.seed)
+        threads, before = fair_threads(context), torch.get_num_threads()
+        study = study_of(context)
+        with helpers(context, threads) as others:
+            torch.set_num_threads(threads or before)
 
-        def on_trial(row: Mapping[str, Any]) -> None:
-            board.add_trial(context.path, row, context.searcher.budgets)
-            value = "pruned" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-            fits = "inside the budgets" if row["feasible"] else "outside the budgets"
-            say(f"trial {row['trial'] + 1} of {s.tune.trials}: {value}, {fits}")
+            def on_trial(row: Mapping[str, Any]) -> None:
+                board.add_trial(context.path, row, context.searcher.budgets)
+                value = "pruned" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+                fits = "inside the budgets" if row["feasible"] else "outside the budgets"
+                by = f", by {row['worker']}" if row["worker"] else ""
+                say(f"trial {row['trial'] + 1} of {s.tune.trials}: {value}, {fits}{by}")
+                for pid, code in others.lost():
+                    say(f"worker {pid} ended with {code}; its trial goes to another")
 
-        rows = study.run(on_trial)
+            rows = study.run(on_trial)
+        torch.set_num_threads(before)
+        report["study"] = {"name": study.name, "retries": study.retries()}
         best = study.best()
         report |= {"best": best, "trials": rows, "pruned": sum(row["state"] == "pruned" for row in rows)}
         report["feasible"] = sum(row["feasible"] and row["accuracy"] is not None for row in rows)

@@ -1,16 +1,25 @@
 """One Optuna study per device class: λ_kd and the λ_c, each trial a short search from one warmed-up supernet."""
 
+import os
+import socket
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from kdnas import config
+from kdnas.config import without_password
+from kdnas.errors import InputError
 from kdnas.run.seeds import seed_of
 from kdnas.search.engine import Searcher, SearchResult
+from kdnas.tune.slots import Slots
+from kdnas.tune.storage import open_storage
 
 KD_RANGE = (0.1, 10.0)
 PENALTY_RANGE = (0.01, 10.0)
@@ -24,14 +33,24 @@ class Study:
     constraints are cost / budget - 1 of the *likeliest* architecture, before the budgets are enforced: a trial is
     feasible where the penalty alone kept the search inside. Unpromising trials are pruned after each epoch.
 
+    Several workers, on one machine or many, share a study that is kept where all of them reach it (``kdnas.tune.slots``
+    says how). With one worker, trial n is a function of (seed, n) and of the trials before it, whether the study was
+    stopped or not. With several, what trial n finds is a function of (seed, n) and its parameters, on whichever worker
+    it runs or runs again; its parameters depend on which trials had ended when they were drawn, and so on the clock.
+
     Args:
         searcher: Of the device class.
         weights: The warmed-up supernet that every trial branches from.
         search: Settings of the search; the study's own epochs and steps replace its.
         loss: Its ``kd`` is replaced by each trial's.
-        settings: Of the study.
-        directory: The run directory; the study is kept in ``study.db``, so that a stopped one goes on.
-        seed: Trial n is a function of (seed, n) and of the trials before it, whether the study was stopped or not.
+        settings: Of the study; kept in ``settings.storage``, or ``study.db`` in the run directory.
+        directory: The run directory.
+        seed: Of parameters and batches.
+        identity: What defines the study, by name; workers with another identity do not share it.
+        helper: One of several workers on this machine, but not the one that began: it finds the study as it is.
+
+    Raises:
+        InputError: The storage cannot be opened, or it holds a study of this name that is not ours.
     """
 
     def __init__(
@@ -43,49 +62,111 @@ class Study:
         settings: config.Tune,
         directory: Path,
         seed: int,
+        *,
+        identity: Mapping[str, Any] | None = None,
+        helper: bool = False,
     ) -> None:
         self.searcher, self.weights, self.loss, self.settings = searcher, weights, loss, settings
         self.search = search.model_copy(update={"warmup_epochs": 0, "epochs": settings.epochs, "steps": settings.steps})
         self.directory, self.seed = directory, seed
+        self.identity = {"seed": seed, **(identity or {})}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = settings.storage or str(directory / "study.db")
+        self.study = self._open(storage)
+        self.alone = settings.storage is None and not helper  # but for the helpers that this worker starts itself
+        shared = settings.storage is not None or settings.workers > 1
+        self.worker = f"{socket.gethostname()}:{os.getpid()}" if shared else None
+        self.slots = Slots(self.study, settings.trials, settings.heartbeat, self.worker)
+
+    @property
+    def name(self) -> str:
+        """Of the study in its storage: readable, and another one where anything that defines the study differs."""
+        from kdnas.run.files import hash_of
+
+        words = [str(self.identity[key]) for key in ("device", "dataset") if key in self.identity]
+        return "-".join(["kdnas", *words, f"s{self.seed}", hash_of(self.identity)])
+
+    def _open(self, storage: str) -> optuna.Study:
+        opened = open_storage(storage)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.study = optuna.create_study(
-                study_name="kdnas", storage=f"sqlite:///{directory / 'study.db'}", direction="maximize",
-                load_if_exists=True, pruner=optuna.pruners.MedianPruner(settings.startup_trials, n_warmup_steps=1),
+            study = optuna.create_study(
+                study_name=self.name, storage=opened, direction="maximize", load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(self.settings.startup_trials, n_warmup_steps=1),
             )  # fmt: skip
+        kept = study.user_attrs.get("kdnas")
+        if kept is None and not study.get_trials(deepcopy=False):
+            study.set_user_attr("kdnas", self.identity)
+        elif kept != self.identity:
+            raise InputError(
+                f"{without_password(storage)} holds a study {self.name!r} that kdnas did not begin: remove it, or "
+                "choose another tune.storage"
+            )
+        return study
 
     def run(self, on_trial: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
-        """Run trials until the study has as many as set; returns one row per trial.
+        """Run trials until the study has as many as set, this worker's and the others'; returns one row per trial.
 
         Args:
-            on_trial: Called with the row of every trial that ends.
+            on_trial: Called with the row of every trial that ends from now on, of whichever worker.
         """
-        for dead in self.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            self.study.tell(dead.number, state=optuna.trial.TrialState.FAIL)  # of a process that died
-        while len(self.rows()) < self.settings.trials:
-            # A trial that died is not counted, so its successor repeats it to the bit: same weights, batches and name.
-            index = len(self.rows())
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=seed_of(self.seed, "trial", index) % 2**32,
-                n_startup_trials=self.settings.startup_trials,
-            )
-            trial = self.study.ask()
-            (self.directory / "checkpoints" / "trials" / f"{index:03d}.ckpt").unlink(missing_ok=True)
+        if self.alone:
+            self.slots.bury(at_once=True)  # of a process that died
+        told = set(self.slots.ended())
+        while True:
+            self.slots.bury()
+            trial = self.slots.claim(self._given)
+            if trial is not None:
+                self._try(trial, trial.user_attrs["slot"])
+            ended = self.slots.ended()
+            for row in self.rows():
+                if row["trial"] not in told:
+                    told.add(row["trial"])
+                    on_trial(row)
+            if len(ended) == self.settings.trials:
+                return self.rows()
+            if trial is None:
+                time.sleep(min(1.0, self.settings.heartbeat))  # others are at work on what is left
+
+    def _given(self, slot: int) -> dict[str, float]:
+        """A trial whose worker died is tried again with its parameters, where it had got them all."""
+        dead = self.slots.deaths(slot)
+        return dead[-1].params if dead and set(dead[-1].params) == set(self.space()) else {}
+
+    def space(self) -> dict[str, tuple[float, float]]:
+        """The ranges that trials are drawn from, log-uniform at first; what the user set to 0 is an ablation and stays.
+
+        - ``kd``: λ_kd.
+        - ``penalty.COST``: λ_c of each cost that has a budget.
+        """
+        found = {"kd": KD_RANGE} if self.loss.kd > 0 else {}
+        for name in PENALISED:
+            if name in self.searcher.budgets and self.search.penalty.get(name, 0) > 0:
+                found[f"penalty.{name}"] = PENALTY_RANGE
+        return found
+
+    def _try(self, trial: optuna.Trial, index: int) -> None:
+        (self.directory / "checkpoints" / "trials" / f"{index:03d}.ckpt").unlink(missing_ok=True)
+        # A trial that died is repeated to the bit by its successor: same weights, batches and name.
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=seed_of(self.seed, "trial", index) % 2**32,
+            n_startup_trials=self.settings.startup_trials,
+        )
+        with self.slots.beating(trial):
             try:
-                self.study.tell(trial, self._search(trial, index).accuracy_derived)
+                self.slots.tell(trial, self._search(trial, index).accuracy_derived)
             except optuna.TrialPruned:
-                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            on_trial(self.rows()[-1])
-        return self.rows()
+                self.slots.tell(trial, state=TrialState.PRUNED)
+            except UpdateFinishedTrialError:
+                pass  # we were held for dead, and another worker has taken it
+            except (Exception, KeyboardInterrupt):
+                self.slots.tell(trial, state=TrialState.FAIL)  # others need not wait for a sign of life
+                raise
 
     def _search(self, trial: optuna.trial.Trial, index: int) -> SearchResult:
-        # What the user set to 0 is an ablation: it stays 0.
-        kd = trial.suggest_float("kd", *KD_RANGE, log=True) if self.loss.kd > 0 else 0.0
-        weights = dict(self.search.penalty)
-        for name in PENALISED:
-            if name in self.searcher.budgets and weights.get(name, 0) > 0:
-                weights[name] = trial.suggest_float(f"penalty.{name}", *PENALTY_RANGE, log=True)
+        drawn = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in self.space().items()}
+        penalty = {name.removeprefix("penalty."): value for name, value in drawn.items() if name != "kd"}
+        kd = drawn.get("kd", self.loss.kd)
 
         def on_epoch(epoch: int, accuracy: float, likely: dict[str, float]) -> None:
             trial.report(accuracy, epoch)
@@ -94,9 +175,9 @@ class Study:
                 raise optuna.TrialPruned
 
         result = self.searcher.run(
-            self.search.model_copy(update={"penalty": weights}), self.loss.model_copy(update={"kd": kd}),
-            self.directory, f"trials/{index:03d}", weights=self.weights, on_epoch=on_epoch, progress=False,
-            key=f"trial-{index}",
+            self.search.model_copy(update={"penalty": {**self.search.penalty, **penalty}}),
+            self.loss.model_copy(update={"kd": kd}), self.directory, f"trials/{index:03d}", weights=self.weights,
+            on_epoch=on_epoch, progress=False, key=f"trial-{index}",
         )  # fmt: skip
         self._constrain(trial, result.likely)
         trial.set_user_attr("choices", result.choices)
@@ -111,20 +192,28 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per ended trial: its number, state, accuracy, parameters, constraints, and what it found."""
-        ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        return [self._row(slot, trial) for slot, trial in self.slots.ended().items()]
+
+    def _row(self, slot: int, trial: FrozenTrial) -> dict[str, Any]:
+        return {
+            "trial": slot,
+            "state": trial.state.name.lower(),
+            "accuracy": trial.value if trial.state is TrialState.COMPLETE else None,
+            "parameters": trial.params,
+            "constraints": trial.constraints,
+            "feasible": all(value <= 0 for value in trial.constraints.values()),
+            "epochs": len(trial.intermediate_values),
+            **{key: trial.user_attrs.get(key) for key in ("choices", "costs", "likely", "gap", "worker")},
+        }
+
+    def retries(self) -> list[dict[str, Any]]:
+        """The trials whose workers died or were stopped, and who ended them: ``{trial, died, worker, retried_by}``."""
         return [
-            {
-                "trial": index,
-                "state": t.state.name.lower(),
-                "accuracy": t.value if t.state is ended[0] else None,
-                "parameters": t.params,
-                "constraints": t.constraints,
-                "feasible": all(value <= 0 for value in t.constraints.values()),
-                "epochs": len(t.intermediate_values),
-                **{key: t.user_attrs.get(key) for key in ("choices", "costs", "likely", "gap")},
-            }
-            for index, t in enumerate(self.study.get_trials(deepcopy=False, states=ended))
-        ]
+            {"trial": slot, "died": dead.number, "worker": dead.user_attrs.get("worker"),
+             "retried_by": holder.user_attrs.get("worker"), "retried_as": holder.number}
+            for slot, holder in self.slots.ended().items()
+            for dead in self.slots.deaths(slot)
+        ]  # fmt: skip
 
     def best(self) -> dict[str, Any]:
         """The row of the most accurate feasible trial; where none is feasible, of the one that violates least."""

@@ -265,6 +265,9 @@ class Codec(Section):
 class Evaluate(Section):
     """Accuracy on test data."""
 
+    channels: list[str] | None = Field(
+        None, min_length=1, description="NAME or NAME(OPTION=VALUE, ...), trained for or not; the device's unless set"
+    )
     snrs_db: list[float] = Field(
         default_factory=lambda: [-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0],
         min_length=1,

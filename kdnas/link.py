@@ -40,7 +40,8 @@ class Received(NamedTuple):
 
     Attributes:
         symbols: (B, k) complex64, unbiased (sent symbol plus noise), 0 past the length.
-        effective_snr_db: (B,) SNR of these symbols in dB, as the receiver believes.
+        effective_snr_db: SNR of these symbols in dB, as the receiver believes: (B,), or (B, k) where it varies within
+            a code word.
     """
 
     symbols: Tensor
@@ -114,15 +115,16 @@ def transmit(x: Tensor, conditions: Conditions, generator: Randomness) -> Receiv
             alone.
     """
     batch, symbols = x.shape
-    received, effective = torch.zeros_like(x), conditions.snr_db
+    received, effective = torch.zeros_like(x), conditions.told_snr_db[:, None]  # (B, 1), or (B, k) in the end
+    sent = prefix_mask(conditions.length, symbols)  # (B, k)
     for index, name in enumerate(conditions.channels):
         channel = get_channel(name)
         state = channel.sample(batch, symbols, conditions.snr_db, generator)
-        equalised, snr_db = channel.equalise(channel.apply(x, state), state, conditions.snr_db)
-        chosen = conditions.channel == index  # (B,)
-        received = torch.where(chosen[:, None], equalised, received)
-        effective = torch.where(chosen, snr_db, effective)
-    return Received(received * prefix_mask(conditions.length, symbols), effective + conditions.error_db)
+        equalised, snr_db = channel.equalise(channel.apply(x, state), state, conditions.told_snr_db, sent)
+        chosen = (conditions.channel == index)[:, None]  # (B, 1)
+        received = torch.where(chosen, equalised, received)
+        effective = torch.where(chosen, snr_db.view(batch, -1), effective)
+    return Received(received * sent, effective.squeeze(1))
 
 
 class Link(nn.Module):
@@ -135,8 +137,8 @@ class Link(nn.Module):
         encoder: Images (B, C, H, W) float32 in [0, 1] to features (B, D); it normalises inside.
         channel_encoder: Features (B, D), SNR in dB (B,) and lengths (B,) to symbols (B, k) complex64; its
             attribute ``symbols`` is k, the most symbols that it can send.
-        channel_decoder: Symbols (B, k), SNR (B,), lengths (B,) and effective SNR (B,) to features (B, D); its
-            ``symbols`` is the same k.
+        channel_decoder: Symbols (B, k), SNR (B,), lengths (B,) and effective SNR, (B,) or (B, k), to features
+            (B, D); its ``symbols`` is the same k.
         semantic_decoder: Features (B, D) to logits (B, classes).
     """
 
@@ -195,8 +197,8 @@ class Link(nn.Module):
         Args:
             received: (B, k') complex64, equalised (``Channel.equalise``): the symbols sent plus noise.
             snr_db: The SNR in dB that ``encode`` was told, a number or (B,).
-            effective_snr_db: SNR in dB of ``received``, a number or (B,), where fading made it another; None:
-                ``snr_db``.
+            effective_snr_db: SNR in dB of ``received``, a number, (B,), or (B, k') for each symbol, where fading made
+                it another; None: ``snr_db``.
 
         Returns:
             (B, classes) logits.
@@ -207,10 +209,12 @@ class Link(nn.Module):
         batch, length = received.shape
         _checked(length, self.channel_decoder)
         at = constant_conditions(batch, snr_db, "awgn", length, received.device)
+        rest = _checked(None, self.channel_decoder) - length
         effective = at.snr_db
         if effective_snr_db is not None:
-            effective = constant_conditions(batch, effective_snr_db, "awgn", length, received.device).snr_db
-        padded = nn.functional.pad(received, (0, _checked(None, self.channel_decoder) - length))  # (B, k)
+            effective = torch.as_tensor(effective_snr_db, dtype=torch.float32, device=received.device)
+            effective = nn.functional.pad(effective, (0, rest)) if effective.dim() == 2 else effective.expand(batch)
+        padded = nn.functional.pad(received, (0, rest))  # (B, k)
         return self.receive(Received(padded, effective), at.snr_db, at.length).logits
 
     def forward(

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdnas.channel import ImageNoise, get_channel, list_channels
+from kdnas.channel import ImageNoise, get_channel
 from kdnas.codec import CAT
 from kdnas.errors import InputError
 from kdnas.link import Conditions, Link, constant_conditions, draw_conditions, transmit
 
 D, K, CLASSES, B = 16, 8, 5, 6
+CHANNELS = ["awgn", "rayleigh", "rayleigh(fading=fast, csi=noisy, csi_error=0.1)", "multipath", "erasure(p=0.5)"]
 
 
 def make_link(seed=0):
@@ -33,7 +34,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("name", list_channels())
+@pytest.mark.parametrize("name", CHANNELS)
 @pytest.mark.parametrize("symbols", [1, 3, K, None])
 def test_halves_make_the_whole(link, name, symbols):
     x, snr = images(), torch.linspace(-5, 15, B)
@@ -60,7 +61,7 @@ def test_scalar_and_tensor_snr_agree(link):
     assert torch.equal(link.decode(sent, 10), link.decode(sent, torch.full((B,), 10.0), 10.0))
 
 
-@pytest.mark.parametrize("name", list_channels())
+@pytest.mark.parametrize("name", CHANNELS)
 def test_an_image_does_not_see_its_batch_mates(link, name):
     x, other, ids = images(), images(seed=1), torch.arange(B)
     other[3] = x[3]
@@ -71,7 +72,7 @@ def test_an_image_does_not_see_its_batch_mates(link, name):
     assert torch.allclose(alone[0], whole[3], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", list_channels())
+@pytest.mark.parametrize("name", CHANNELS)
 def test_evaluation_does_not_depend_on_the_batch_size(link, name):
     x, ids = images(batch=20), torch.arange(20)
     whole = link(x, 3.0, 5, name, generator=ImageNoise(ids))
@@ -94,16 +95,15 @@ def test_every_argument_of_the_link_acts(link):
     assert ((link.decode(sent, 5.0) - link.decode(sent, 2.0)).abs().amax(1) > 1e-4).all()
 
 
-def test_mixed_conditions_equal_each_sample_alone():
+@pytest.mark.parametrize("other", ["rayleigh", "rayleigh(fading=fast)", "rayleigh(fading=fast, equaliser=zf)"])
+def test_mixed_conditions_equal_each_sample_alone(other):
     ids = torch.arange(4)
     conditions = Conditions(
-        torch.tensor([0.0, 5.0, 10.0, 15.0]),
-        torch.tensor([1, 0, 1, 0]),
-        torch.tensor([1, 2, K, 5]),
-        ("awgn", "rayleigh"),
+        torch.tensor([0.0, 5.0, 10.0, 15.0]), torch.tensor([1, 0, 1, 0]), torch.tensor([1, 2, K, 5]), ("awgn", other)
     )
     x = torch.randn(4, K, dtype=torch.complex64, generator=seeded())
     mixed = transmit(x, conditions, ImageNoise(ids))
+    assert mixed.effective_snr_db.shape == ((4, K) if other == "rayleigh(fading=fast)" else (4,))
     for i in range(4):
         name, length = conditions.channels[conditions.channel[i]], int(conditions.length[i])
         alone = constant_conditions(1, float(conditions.snr_db[i]), name, length)

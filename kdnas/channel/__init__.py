@@ -5,23 +5,27 @@ symbols sent; the noise power N_0 = 10^(-SNR/10) is split N_0/2 to I and Q; E|h|
 apart: a channel *generates* a state (``sample``), *applies* it, and *equalises* the result.
 """
 
-from kdnas.channel.channels import CHANNELS, Awgn, Channel, Rayleigh, State, get_channel, list_channels
-from kdnas.channel.noise import ImageNoise, Randomness, complex_gaussian, noise_for
+from kdnas.channel.base import Channel, State
+from kdnas.channel.names import CHANNELS, get_channel, list_channels, parse_channel
+from kdnas.channel.noise import ImageNoise, Randomness, complex_gaussian, noise_for, uniform
 from kdnas.channel.power import noise_power, power_normalise, prefix_mask
+from kdnas.channel.reliability import combined_snr_db, wiener_gain
 
 __all__ = [
     "CHANNELS",
-    "Awgn",
     "Channel",
     "ImageNoise",
     "Randomness",
-    "Rayleigh",
     "State",
+    "combined_snr_db",
     "complex_gaussian",
     "get_channel",
     "list_channels",
     "noise_for",
     "noise_power",
+    "parse_channel",
     "power_normalise",
     "prefix_mask",
+    "uniform",
+    "wiener_gain",
 ]

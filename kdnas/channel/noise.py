@@ -11,17 +11,16 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
-STREAMS = {"noise": 0, "fading": 1}
+STREAMS = {"noise": 0, "fading": 1, "csi": 2}
 
 
 @dataclass(frozen=True)
 class ImageNoise:
     """Evaluation randomness that is a pure function of (seed, image, draw).
 
-    It may stand wherever a ``torch.Generator`` is taken. No result then depends on batch-mates, on the batch
-    size,
-    on the order of images, or on how many symbols are asked for: symbol i of an image and draw meets the
-    same unit noise at every SNR and length, so that systems are compared under the same channel.
+    It may stand wherever a ``torch.Generator`` is taken. No result then depends on batch-mates, on the batch size,
+    on the order of images, or on how many symbols are asked for: symbol i of an image and draw meets the same unit
+    noise at every SNR and length, so that systems are compared under the same channel.
 
     Attributes:
         ids: (B,) int64, the images.
@@ -44,7 +43,7 @@ def complex_gaussian(source: Randomness, batch: int, count: int, stream: str = "
         source: A generator, or the images of an evaluation (then ``batch`` must be their number).
         batch: B, the number of samples.
         count: n, how many for each sample.
-        stream: ``noise`` or ``fading``; only ``ImageNoise`` tells them apart.
+        stream: ``noise``, ``fading`` or ``csi``; only ``ImageNoise`` tells them apart.
 
     Returns:
         (B, n) complex64 on the device of ``source``.
@@ -55,6 +54,22 @@ def complex_gaussian(source: Randomness, batch: int, count: int, stream: str = "
         return noise_for(source.ids, source.draw, count, seed=source.seed, stream=stream)
     parts = torch.randn(batch, count, 2, generator=source, device=source.device)
     return torch.view_as_complex(parts * math.sqrt(0.5))
+
+
+def uniform(source: Randomness, batch: int, count: int, stream: str = "noise") -> Tensor:
+    """Independent numbers, uniform in [0, 1]: exp(-|n|^2) of complex Gaussian ones (to about 1e-7).
+
+    Args:
+        source: As in ``complex_gaussian``.
+        batch: B.
+        count: n, how many for each sample.
+        stream: As in ``complex_gaussian``.
+
+    Returns:
+        (B, n) float64 on the device of ``source``.
+    """
+    gaussian = torch.view_as_real(complex_gaussian(source, batch, count, stream)).double()
+    return (-gaussian.square().sum(-1)).exp()
 
 
 def noise_for(ids: Tensor, draw: int | Tensor, count: int, *, seed: int = 0, stream: str = "noise") -> Tensor:
@@ -68,7 +83,7 @@ def noise_for(ids: Tensor, draw: int | Tensor, count: int, *, seed: int = 0, str
         draw: An int, or (B,) int64.
         count: n numbers for each sample; a smaller count gives a prefix of a larger one.
         seed: Any int.
-        stream: ``noise`` or ``fading``.
+        stream: ``noise``, ``fading`` or ``csi``.
 
     Returns:
         (B, n) complex64 on the device of ``ids``.

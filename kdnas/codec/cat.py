@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from kdnas.channel import power_normalise, prefix_mask
+from kdnas.channel import combined_snr_db, power_normalise, prefix_mask, wiener_gain
 from kdnas.errors import InputError
 
 # An SNR beyond these is treated as the end: nothing is gained above, nothing arrives below.
@@ -163,17 +163,17 @@ class ChannelDecoder(nn.Module):
                 ``length`` is ignored.
             snr_db: (B,) the SNR in dB that the transmitter encoded for.
             length: (B,) int64, symbols sent.
-            effective_snr_db: (B,) SNR of ``y``; under fading it differs from ``snr_db``. None: ``snr_db``.
+            effective_snr_db: SNR of ``y`` in dB, (B,), or (B, k) where each symbol has its own; under fading it
+                differs from ``snr_db``. None: ``snr_db``.
 
         Returns:
             (B, D) features.
         """
         effective_snr_db = snr_db if effective_snr_db is None else effective_snr_db
-        condition = self.condition(length, snr_db, effective_snr_db)
-        # Received power is 1 + 1/SNR: divide it out, so that a deep fade is small numbers and not large ones.
-        snr = torch.pow(10.0, effective_snr_db / 10)
-        gain = (1 + self.gain(condition)) * (snr / (1 + snr)).sqrt()[:, None]  # (B, k)
-        pairs = torch.view_as_real(y) * (gain * prefix_mask(length, self.symbols))[..., None]  # (B, k, 2)
+        sent = prefix_mask(length, self.symbols)
+        condition = self.condition(length, snr_db, combined_snr_db(effective_snr_db, sent))
+        gain = (1 + self.gain(condition)) * wiener_gain(effective_snr_db, sent)  # (B, k)
+        pairs = torch.view_as_real(y) * (gain * sent)[..., None]  # (B, k, 2)
         tokens = self.embed(pairs.flatten(1)).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)

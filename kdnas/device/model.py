@@ -1,8 +1,9 @@
 """The device class: a checked, frozen record; every number in SI units, bytes, or counts."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from kdnas.run.files import hash_of
@@ -12,6 +13,16 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(min_length=1)]
 SnrDb = Annotated[float, Field(ge=-50, le=80)]
+
+
+def _channel(text: str) -> str:
+    # Only the shape: which channels and options there are, torch's rooms know, and a run asks them before it trains.
+    if not re.fullmatch(r"[\w.-]+ *(\(.*\))?", text):
+        raise PydanticCustomError("channel", "Input should read NAME or NAME(OPTION=VALUE, ...)")
+    return text
+
+
+ChannelText = Annotated[str, AfterValidator(_channel)]
 CostKey = Literal["params", "macs", "sram_bytes", "flash_bytes", "latency_s"]
 
 
@@ -69,14 +80,15 @@ class Radio(_Table):
     """The link between the device and its server (the TOML table ``[link]``).
 
     Attributes:
-        channels: Names of the channels it is trained and judged on.
+        channels: The channels it is trained and judged on, each ``NAME`` or ``NAME(OPTION=VALUE, ...)`` as
+            ``kdnas.channel.get_channel`` reads them.
         snr_db: Lowest and highest E_s/N_0 per complex symbol, in dB.
         symbols: Most complex symbols per image.
         symbol_rate_hz: Complex symbols per second.
         deadline_s: Seconds from the image to the last symbol sent.
     """
 
-    channels: Annotated[tuple[Literal["awgn", "rayleigh"], ...], Field(min_length=1, strict=False)]
+    channels: Annotated[tuple[ChannelText, ...], Field(min_length=1, strict=False)]
     snr_db: Annotated[tuple[SnrDb, SnrDb], Field(strict=False)]
     symbols: Count
     symbol_rate_hz: Positive

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdnas import config
+from kdnas.channel import get_channel
 from kdnas.codec import CAT, channel_encoder_steps
 from kdnas.cost import CostTables, exact_costs
 from kdnas.data import Dataset, Splits, Views, load_dataset, make_splits
@@ -175,8 +176,8 @@ class Context:
         """Refuse what can be refused before anything is trained.
 
         Raises:
-            InputError: An unknown device, data set, space or option, labels that the data lack, or budgets that no
-                architecture of the space fits.
+            InputError: An unknown device, channel, data set, space or option, labels that the data lack, or budgets
+                that no architecture of the space fits.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
@@ -185,6 +186,8 @@ class Context:
             raise InputError("loss.superclass needs superclasses, which `kdnas tailor` makes: set it to 0 elsewhere")
         if loss.consistency > 0 and self.settings.distill.epochs == 0:
             raise InputError("loss.consistency compares with stage 1: set distill.epochs above 0, or it to 0")
+        for name in (*self.device.link.channels, *(self.settings.evaluate.channels or ())):
+            get_channel(name)
         _ = self.splits
         self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}

@@ -269,8 +269,8 @@ def evaluate(context: Context, say: Say) -> None:
                 continue
             curves += evaluate_link(
                 load_link(place).to(torch_device(s.accelerator)), images, labels, system=system,
-                channels=device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths, draws=s.evaluate.draws,
-                batch_size=s.evaluate.batch_size, seed=s.seed,
+                channels=s.evaluate.channels or device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths,
+                draws=s.evaluate.draws, batch_size=s.evaluate.batch_size, seed=s.seed,
             )  # fmt: skip
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher

@@ -143,3 +143,20 @@ def test_default_transmitter_is_small():
 def test_bad_settings_are_named(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         ChannelEncoder(**{"feature_dim": D, "symbols": K} | wrong)
+
+
+def test_a_decoder_told_the_snr_of_each_symbol_trusts_each_by_its_own():
+    torch.manual_seed(0)
+    decoder, length, snr = CAT(8, 6).decoder.eval(), torch.tensor([6, 4]), torch.tensor([5.0, 5.0])
+    y = torch.randn(2, 6, dtype=torch.complex64)
+    word = torch.tensor([3.0, 8.0])
+    equal = decoder(y, snr, length, word[:, None].expand(2, 6))
+    assert torch.allclose(equal, decoder(y, snr, length, word), atol=1e-5)
+    # What is lost is not looked at; a symbol that arrives is.
+    each = word[:, None].repeat(1, 6)
+    each[:, 2] = -120
+    changed = y.clone()
+    changed[:, 2] += 3
+    assert torch.allclose(decoder(changed, snr, length, each), decoder(y, snr, length, each), atol=1e-5)
+    changed[:, 1] += 3
+    assert not torch.allclose(decoder(changed, snr, length, each), decoder(y, snr, length, each), atol=1e-3)

@@ -149,7 +149,7 @@ tables = st.fixed_dictionaries(
         "share": st.fixed_dictionaries({"params": fraction}, optional=dict.fromkeys(COSTS - {"params"}, fraction)),
         "link": st.fixed_dictionaries(
             {
-                "channels": st.lists(st.sampled_from(["awgn", "rayleigh"]), min_size=1, max_size=2),
+                "channels": st.lists(st.sampled_from(["awgn", "rician(k_db=3, fading=fast)"]), min_size=1, max_size=2),
                 "snr_db": st.lists(st.floats(-20, 30), min_size=2, max_size=2).map(sorted),
                 "symbols": st.integers(1, 1000),
                 "symbol_rate_hz": st.floats(1e4, 1e9),
@@ -219,8 +219,8 @@ def test_a_misspelt_key_gets_a_suggestion(folder: Path) -> None:
         ("[-5.0, 15.0]", "[\n-5.0\n]", "line 20: missing key 'link.snr_db.1'"),
         (
             '["awgn", "rayleigh"]',
-            '["awgn", "rice"]',
-            "line 19: link.channels.1: should be 'awgn' or 'rayleigh', not 'rice'",
+            '["awgn", "rician(k_db=6"]',
+            "line 19: link.channels.1: should read NAME or NAME(OPTION=VALUE, ...), not 'rician(k_db=6'",
         ),
         ("deadline_s = 0.5", "deadline_s = 6e-5", "line 23: link.deadline_s leaves no time to compute"),
         ("tokens = 8\n", "", "line 25: missing key 'codec.tokens'"),

@@ -81,10 +81,11 @@ class CodebookDecoder(nn.Module):
     def forward(self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None) -> Tensor:
         """Symbols (B, k) to features (B, D), as ``ChannelDecoder``."""
         snr_db = (snr_db if effective_snr_db is None else effective_snr_db).clamp(*SNR_LIMITS_DB)
-        pairs = torch.view_as_real(y) * prefix_mask(length, self.symbols)[..., None]  # (B, k, 2)
+        snr = torch.pow(10.0, snr_db / 10).view(len(y), -1, 1)  # (B, 1, 1), or of each symbol (B, k, 1)
+        pairs = torch.view_as_real(y) * prefix_mask(length, self.symbols)[..., None] * snr  # (B, k, 2)
         missing = self.groups * self.words.shape[1] - 2 * self.symbols
         groups = F.pad(pairs.flatten(1), (0, missing)).view(len(y), self.groups, -1)  # (B, G, 2s)
         # -|y - word|^2 / N_0 up to a constant: all words have the same power. What was not sent says nothing.
-        likelihood = 2 * torch.pow(10.0, snr_db / 10)[:, None, None] * (groups @ self.words.T)
+        likelihood = 2 * groups @ self.words.T
         expected = torch.einsum("bgc,gcw->bgw", likelihood.softmax(-1), self.codewords)
         return self.out(F.gelu(self.up(expected.flatten(1))))

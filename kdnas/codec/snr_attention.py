@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdnas.channel import combined_snr_db, prefix_mask
 from kdnas.codec.cat import SNR_LIMITS_DB
 from kdnas.codec.parts import gain_controlled, settings_of, to_symbols
 
@@ -68,6 +69,8 @@ class SnrAttentionDecoder(nn.Module):
     def forward(self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None) -> Tensor:
         """Symbols (B, k) to features (B, D), as ``ChannelDecoder``."""
         units = gain_controlled(y, length)
+        snr_db = snr_db if effective_snr_db is None else effective_snr_db
+        snr_db = combined_snr_db(snr_db, prefix_mask(length, self.symbols))
         for layer, attention in zip(self.layers, self.attention, strict=True):
-            units = attention(F.gelu(layer(units)), snr_db if effective_snr_db is None else effective_snr_db)
+            units = attention(F.gelu(layer(units)), snr_db)
         return self.out(units)

@@ -60,6 +60,14 @@ def test_all_parameters_learn_through_the_channel(name):
 
 
 @pytest.mark.parametrize("name", list_codecs())
+def test_an_snr_for_each_symbol_that_is_the_same_is_one_for_the_word(name):
+    codec, (z, snr, length) = made(name).requires_grad_(False), inputs()
+    code = codec.encoder(z, snr, length)
+    word = codec.decoder(code, snr, length, snr + 2)
+    assert torch.allclose(codec.decoder(code, snr, length, (snr + 2)[:, None].expand(B, K)), word, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list_codecs())
 def test_extreme_conditions_stay_finite(name):
     codec, (z, _, length) = made(name).requires_grad_(False), inputs()
     for snr_db in (-200.0, 200.0):

@@ -216,7 +216,7 @@ def test_teacher_is_one_row_without_a_channel():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channels": ["rician"]}, "rician"),
+        ({"channels": ["ricean"]}, "rician"),
         ({"lengths": [9]}, "1 to 8 symbols"),
         ({"lengths": [0]}, "1 to 8 symbols"),
         ({"draws": 0}, "at least 1 draw"),

@@ -215,11 +215,16 @@ class Context:
             seed=self.settings.seed, accelerator=self.settings.accelerator,
         )  # fmt: skip
 
-    def distiller(self, teacher: bool = True) -> Distiller:
-        """The trainer of encoders and links; without the teacher for baselines that must not see it."""
+    def distiller(self, teacher: bool = True, settings: config.Distill | None = None) -> Distiller:
+        """The trainer of encoders and links; without the teacher for baselines that must not see it.
+
+        Args:
+            teacher: Read stored knowledge.
+            settings: Of the stages, instead of the run's.
+        """
         lessons = self.lessons if teacher else Lessons(self.dataset, self.views, None, self.settings.knowledge.views)
         return Distiller(
-            lessons, self.splits, self.settings.distill, classes=len(self.dataset.classes),
+            lessons, self.splits, settings or self.settings.distill, classes=len(self.dataset.classes),
             feature_dim=self.settings.spaces.feature_dim, statistics=self.statistics, directory=self.path,
             seed=self.settings.seed, accelerator=self.settings.accelerator, progress=self.progress,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
 from kdnas.export import load_link, load_weights, save_link
 from kdnas.link import Link
+from kdnas.loss import KnowledgeLoss
 from kdnas.pipeline import board
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
@@ -211,8 +212,8 @@ def distill(context: Context, say: Say) -> None:
         network = fresh(context, architecture.choices)
         if s.distill.init == "inherited":
             load_weights(network, context.path / "inherited.safetensors")
-        link = _both_stages(context, network, s.loss, "kdnas")
-        _save(context, context.path, architecture, link)
+        link = both_stages(context, network, s.loss, "kdnas")
+        save(context, context.path, architecture, link)
         report |= {"encoder": sha256_file(context.path / "encoder.safetensors")}
     say("distilled: stage 1 clean, stage 2 through the link")
 
@@ -222,38 +223,46 @@ def baseline(context: Context, say: Say) -> None:
     with context.directory.stage("no-kd") as report:
         architecture = architecture_of(context)
         loss = context.settings.loss.model_copy(update={"kd": 0.0, "ce": 1.0})
-        link = _both_stages(context, fresh(context, architecture.choices), loss, "no-kd")
-        _save(context, context.path / "baselines" / "no-kd", architecture, link)
+        link = both_stages(context, fresh(context, architecture.choices), loss, "no-kd")
+        save(context, context.path / "baselines" / "no-kd", architecture, link)
         report |= {"encoder": sha256_file(context.path / "baselines" / "no-kd" / "encoder.safetensors")}
     say("trained the baseline without distillation on the same labels and steps")
 
 
-def _both_stages(context: Context, network: nn.Module, loss: config.Loss, name: str) -> Link:
+def both_stages(context: Context, network: nn.Module, loss: config.Loss, name: str) -> Link:
     """Stage 1, kept when finished, and stage 2."""
-    distiller = context.distiller(teacher=loss.kd > 0)
+    classifier, knowledge = clean_stage(context, network, loss, name)
+    return context.distiller(teacher=loss.kd > 0).through_link(
+        network, classifier, knowledge, context.codec(), snr_db=context.device.link.snr_db,
+        channels=context.device.link.channels, name=f"{name}/stage2",
+    )  # fmt: skip
+
+
+def clean_stage(
+    context: Context, network: nn.Module, loss: config.Loss, name: str, settings: config.Distill | None = None
+) -> tuple[nn.Module, KnowledgeLoss]:
+    """Stage 1 of ``network``, in place, kept when finished; the classifier and the loss that come out of it."""
+    distiller = context.distiller(loss.kd > 0, settings)
     kept = context.path / "checkpoints" / f"{name}-stage1.safetensors"
-    classifier = nn.Linear(context.settings.spaces.feature_dim, len(context.dataset.classes))
+    classifier: nn.Module = nn.Linear(context.settings.spaces.feature_dim, len(context.dataset.classes))
     knowledge = distiller.knowledge_loss(loss)
     whole = nn.ModuleDict({"encoder": network, "classifier": classifier, "loss": knowledge})
     if kept.exists():
         load_weights(whole, kept)
     else:
         trained, knowledge = distiller.clean(network, loss, f"{name}/stage1")
-        whole["classifier"], whole["loss"] = trained, knowledge
+        classifier, whole["classifier"], whole["loss"] = trained, trained, knowledge
         write_tensors(kept, whole.state_dict())
-    return distiller.through_link(
-        network, whole["classifier"], knowledge, context.codec(), snr_db=context.device.link.snr_db,
-        channels=context.device.link.channels, name=f"{name}/stage2",
-    )  # fmt: skip
+    return classifier, knowledge
 
 
-def _save(context: Context, directory: Path, architecture: Architecture, link: Link) -> None:
+def save(context: Context, directory: Path, architecture: Architecture, link: Link) -> None:
+    """Write a trained link of the run."""
     device = context.device
     save_link(
         directory, architecture, link,
         {"device": device.name, "dataset": context.dataset.name, "classes": list(context.dataset.classes),
-         "channels": list(device.link.channels), "snr_db": list(device.link.snr_db), "codec": context.codec().config,
-         "feature_dim": context.settings.spaces.feature_dim},
+         "channels": list(device.link.channels), "snr_db": list(device.link.snr_db)},
     )  # fmt: skip
 
 

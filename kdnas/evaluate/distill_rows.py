@@ -29,7 +29,7 @@ class FewLabelsRow(Row):
 class AllLabelsRow(FewLabelsRow):
     """The same, and how long the student was trained."""
 
-    epochs: Positive
+    epochs: Above
 
 
 class LossAblationRow(Row):

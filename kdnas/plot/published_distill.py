@@ -350,7 +350,7 @@ def _line_legend(figure: "Figure", handles: list[Any], rows: Sequence[Row], band
 def _title(row: Row, epochs: bool = False) -> str:
     parts = [row["dataset"], labels_text(row["labels"])]
     if epochs:
-        parts.append("1 epoch" if row["epochs"] == 1 else f"{row['epochs']:,} epochs")
+        parts.append("1 epoch" if row["epochs"] == 1 else f"{row['epochs']:,.3g} epochs")
     return ", ".join(parts)
 
 

@@ -142,7 +142,7 @@ def test_few_labels_without_optional_keys():
 def test_all_labels_shows_pairs_differences_and_the_goal():
     figure = all_labels_figure(all_labels())
     accuracy, change, _, second = figure.axes
-    assert accuracy.get_title(loc="left") == "fashion-mnist, all labels, 60 epochs"
+    assert accuracy.get_title(loc="left") == "fashion-mnist, all labels, 30.7 epochs"
     assert names(accuracy) == ["KD on labelled", "everything"]
     assert seeds_of(accuracy)[0] == pytest.approx([0.919, 0.919 + 0.0058])
     assert len(seeds_of(accuracy)) == 6

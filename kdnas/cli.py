@@ -325,11 +325,12 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 
 @app.command()
 @guard
-def evaluate(run: RunArgument, json_: Json = False) -> None:
-    """Measure a run's link on test data: every channel, SNR and length."""
+def evaluate(run: RunArgument, set_: Set = None, json_: Json = False) -> None:
+    """Measure a run's link on test data: every channel, SNR and length; --set takes settings of evaluate."""
+    from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
-    api.evaluate(run, say=say)
+    api.evaluate(run, say=say, **parse_assignments(set_ or []))
     _finish("evaluate", run, json_)
 
 

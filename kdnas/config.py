@@ -278,8 +278,28 @@ class Evaluate(Section):
         min_length=1,
         description="complex symbols sent; those above the device's are left out",
     )
-    draws: int = Field(5, ge=1, description="channel draws per image and point")
+    snr_offsets_db: list[float] = Field(
+        default_factory=list, description="measured also with both ends told an SNR that is so much too high, in dB"
+    )
+    draws: int = Field(5, ge=1, description="channel draws per image and point; with ci95, in a round")
+    ci95: float | None = Field(
+        None, gt=0, lt=1, description="draw until the 95 % interval over draws, on these images, is +- this or narrower"
+    )
+    max_draws: int = Field(200, ge=1, description="with ci95, draws after which a point is left as it is")
     batch_size: int = Field(500, ge=1, description="images per batch")
+
+    @model_validator(mode="after")
+    def _rounds_of_draws(self) -> "Evaluate":
+        if self.ci95 is not None and not 2 <= self.draws <= self.max_draws:
+            raise ValueError("evaluate.ci95 needs evaluate.draws of 2 or more, and evaluate.max_draws above it")
+        return self
+
+    @field_validator("snr_offsets_db")
+    @classmethod
+    def _wrong_ones(cls, offsets: list[float]) -> list[float]:
+        if 0 in offsets or len(set(offsets)) < len(offsets):
+            raise ValueError("name each offset once, and leave out 0, which is always measured")
+        return offsets
 
 
 class Tailor(Section):

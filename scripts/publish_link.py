@@ -109,7 +109,7 @@ class Case:
                 compared = name != OURS and own is not None
                 difference = paired_difference(right.numpy(), own.numpy()) if compared else (None, None)
                 rows.append(
-                    {**of_all, "system": name, **point._asdict(), "accuracy": accuracy, "ci95": ci95,
+                    {**of_all, "system": name, **point.columns(), "accuracy": accuracy, "ci95": ci95,
                      "transmitter_params": params, **of_teacher, "difference": difference[0],
                      "difference_ci95": difference[1]}
                 )  # fmt: skip

@@ -100,6 +100,7 @@ def test_other_unknown_keys_are_named(key: str) -> None:
         ("data.channels", 2), ("data.flip", "perhaps"), ("loss.kd", -0.1), ("loss.temperature", 0),
         ("search.temperature", 1.0), ("search.penalty", 0.5), ("search.labelled_fraction", 1.1),
         ("search.penalty", {"params": "much"}), ("evaluate.snrs_db", []), ("evaluate.lengths", [1.5]),
+        ("evaluate.channels", []), ("evaluate.snr_offsets_db", [3.0, 3.0]), ("evaluate.ci95", 1.0),
         ("knowledge.form", "fp8"), ("adapt.method", "magic"), ("spaces.options", 3), ("tune.enabled", "maybe"),
         ("loss.kd", float("nan")), ("search.learning_rate", float("nan")), ("loss.kd", float("inf")),
         ("search.penalty", {"macs": -1.0}), ("search.penalty", {"memory": 1.0}), ("search.temperature", (1.0, 0.0)),

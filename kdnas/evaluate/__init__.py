@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from kdnas.evaluate.results import results_document, validate_published, validate_results
-from kdnas.evaluate.statistics import accuracy_ci95, paired_difference, rank_correlation, summarise
+from kdnas.evaluate.statistics import accuracy_ci95, draws_ci95, paired_difference, rank_correlation, summarise
 
 if TYPE_CHECKING:
     from kdnas.evaluate.link import (
@@ -29,6 +29,7 @@ __all__ = [
     "Point",
     "accuracy_ci95",
     "accuracy_row",
+    "draws_ci95",
     "evaluate_answers",
     "evaluate_classifier",
     "evaluate_link",

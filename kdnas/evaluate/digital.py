@@ -38,7 +38,7 @@ class Choice(NamedTuple):
     def row(self) -> dict[str, Any]:
         """For a report."""
         payload = self.mcs.payload(self.point.symbols)
-        return {**self.point._asdict(), "mcs": self.mcs.name, "bits": payload, "agreement": self.agreement}
+        return {**self.point.columns(), "mcs": self.mcs.name, "bits": payload, "agreement": self.agreement}
 
 
 class Coded(NamedTuple):

@@ -71,6 +71,9 @@ class Point(Model):
     accuracy: Fraction
     ci95: Annotated[float, Field(ge=0)] | None
     n: Positive
+    # Where draws went on until an interval was narrow enough: how many, and the half-width over them that was reached.
+    draws: Positive | None = None
+    ci95_draws: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _together(self) -> "Point":
@@ -79,6 +82,12 @@ class Point(Model):
         if self.system == "teacher" and self.channel is not None:
             raise ValueError("the teacher has no channel: set channel, snr_db and symbols to null")
         return self
+
+
+class MismatchPoint(Point):
+    """A point at which both ends were told an SNR that was ``snr_offset_db`` too high."""
+
+    snr_offset_db: float
 
 
 class LayerInfo(Model):
@@ -138,6 +147,7 @@ class Results(Model):
     budgets: Budgets
     teacher: TeacherInfo
     curves: list[Point] = Field(min_length=1)
+    mismatch: list[MismatchPoint] = Field(default_factory=list)
     search: SearchInfo | None = None
 
     @model_validator(mode="after")
@@ -146,6 +156,7 @@ class Results(Model):
             if getattr(self.transmitter, key) < getattr(self.encoder, key):
                 raise ValueError(f"transmitter.{key} is below encoder.{key}, which it holds")
         _no_twins("curves", self.curves, ("system", "channel", "snr_db", "symbols"))
+        _no_twins("mismatch", self.mismatch, ("system", "channel", "snr_db", "symbols", "snr_offset_db"))
         return self
 
 
@@ -284,6 +295,7 @@ def results_document(
     budgets: Mapping[str, float | None],
     teacher: Mapping[str, Any],
     curves: Sequence[Mapping[str, Any]],
+    mismatch: Sequence[Mapping[str, Any]] = (),
     labels: int | str | None = None,
     draws: int | None = None,
     search: Mapping[str, Any] | None = None,
@@ -300,8 +312,9 @@ def results_document(
         budgets: The same keys; those that are absent or None have no limit.
         teacher: ``name``, ``params``, ``accuracy`` (fraction).
         curves: Rows of ``evaluate_link`` and ``evaluate_teacher``.
+        mismatch: Rows of ``evaluate_link`` with an ``snr_offset_db``.
         labels: How many labels the run saw, or ``"all"``.
-        draws: Channel draws for each image and point.
+        draws: Channel draws for each image and point, at least.
         search: For the figures of the search, each optional: ``layers`` (``{name, kind, detail, shape,
             params}``), ``alphas`` (``{epoch, probs: {label: [...]}}``), ``choices`` (``{label:
             [names]}``), ``trials`` (``{number, accuracy, ratio, feasible}``, ``ratio`` being the worst cost
@@ -325,6 +338,8 @@ def results_document(
         "teacher": dict(teacher),
         "curves": [dict(row) for row in curves],
     }
+    if mismatch:
+        document["mismatch"] = [dict(row) for row in mismatch]
     if search is not None:
         document["search"] = dict(search)
     return validate_results(document)

@@ -44,6 +44,27 @@ def accuracy_ci95(correct: ArrayLike) -> tuple[float, float]:
     return p, abs(centre - p) + half
 
 
+def draws_ci95(correct: ArrayLike) -> float:
+    """Half-width of the 95 % interval of the accuracy over channel draws, these images being given.
+
+    What channel draws leave unknown of the accuracy *on these images*: the draws of one image are independent given
+    the image, so its mean over D draws has the variance s_i^2 / D, and the mean of N images sum(s_i^2) / (D N^2). It
+    falls to 0 with the draws, whereas ``accuracy_ci95``, for all images that there could be, falls to the
+    images' own spread.
+
+    Args:
+        correct: (images, draws), at least two draws: 1 where the answer was right, else 0.
+
+    Raises:
+        ValueError: No image, or fewer than two draws.
+    """
+    table = np.asarray(correct, dtype=np.float64)
+    if table.ndim != 2 or not len(table) or table.shape[1] < 2:
+        raise ValueError("draws_ci95 needs at least one image and two draws")
+    n, draws = table.shape
+    return Z95 * math.sqrt(float(table.var(axis=1, ddof=1).sum()) / draws) / n
+
+
 def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[float, float]:
     """Accuracy of a less that of b on the same images, and the half-width of its 95 % interval, clustered by image.
 

@@ -356,18 +356,19 @@ def tailor(
     return directory.path
 
 
-def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
+def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
     """Evaluate a run's link on test data again, and write its ``results.json``.
 
     Args:
         run: A run directory with a distilled link.
         say: As in ``run``.
+        settings: Those of ``evaluate`` that shall be others than the run's, by dotted key: other channels, SNRs, ...
 
     Returns:
         The path of ``results.json``.
 
     Raises:
-        InputError: The run has no link yet.
+        InputError: The run has no link yet, or a setting is not one of ``evaluate``.
     """
     from kdnas.pipeline import stages
     from kdnas.pipeline.context import Context
@@ -375,9 +376,12 @@ def evaluate(run: str | Path, *, say: Say = _quiet) -> Path:
     directory = RunDirectory.open(Path(run))
     if not (directory.path / "link.json").exists():
         raise InputError(f"{run} has no link yet: finish it with `kdnas run --resume {run}`")
-    settings = make_settings(directory.settings)
-    configure_process(settings.threads)
-    stages.evaluate(Context(settings, directory, progress=False), say)
+    for key in settings:
+        if not key.startswith("evaluate."):
+            raise InputError(f"{key!r} is no setting of an evaluation: the others are the run's and stay")
+    resolved = make_settings(directory.settings, settings)
+    configure_process(resolved.threads)
+    stages.evaluate(Context(resolved, directory, progress=False), say)
     return directory.path / "results.json"
 
 
@@ -404,9 +408,7 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
     return plot_run(source) if source.is_dir() else plot_table(source, out or source.parent)
 
 
-def export(
-    run: str | Path, *, name: str | None = None, out: str | Path | None = None, format: str = "torch"
-) -> Path:
+def export(run: str | Path, *, name: str | None = None, out: str | Path | None = None, format: str = "torch") -> Path:
     """Publish a finished run in the package's zoo, copy what importing needs to ``out``, or write ONNX files.
 
     Args:

@@ -279,8 +279,11 @@ def evaluate(context: Context, say: Say) -> None:
             curves += evaluate_link(
                 load_link(place).to(torch_device(s.accelerator)), images, labels, system=system,
                 channels=s.evaluate.channels or device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths,
-                draws=s.evaluate.draws, batch_size=s.evaluate.batch_size, seed=s.seed,
+                snr_offsets_db=[0.0, *s.evaluate.snr_offsets_db], draws=s.evaluate.draws, ci95=s.evaluate.ci95,
+                max_draws=s.evaluate.max_draws, batch_size=s.evaluate.batch_size, seed=s.seed,
             )  # fmt: skip
+        mismatch = [row for row in curves if "snr_offset_db" in row]
+        curves = [row for row in curves if "snr_offset_db" not in row]
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher
         encoder_steps = context.tables.steps(architecture_of(context).choices)
@@ -293,11 +296,12 @@ def evaluate(context: Context, say: Say) -> None:
                 budgets={str(name): limit for name, limit in device.budgets.items()},
                 teacher={"name": s.teacher, "params": context.teacher.parameter_count,
                          "accuracy": teacher[0]["accuracy"]},
-                curves=curves, search=_search_info(context),
+                curves=curves, mismatch=mismatch, search=_search_info(context),
             ),
         )  # fmt: skip
-        report |= {"points": len(curves), "results": hash_of(curves)}
-    say(f"evaluated {len(curves)} points on {len(images):,} test images")
+        report |= {"settings": s.evaluate.model_dump(), "points": len(curves + mismatch)}
+        report |= {"results": hash_of(curves + mismatch)}
+    say(f"evaluated {len(curves + mismatch)} points on {len(images):,} test images")
 
 
 def _search_info(context: Context) -> dict[str, Any]:

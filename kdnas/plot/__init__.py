@@ -2,7 +2,7 @@
 
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
-from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
+from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
 from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
 from kdnas.plot.published_distill import (
@@ -26,6 +26,7 @@ from kdnas.plot.style import figure_to_array, save
 __all__ = [
     "accuracy_against_length",
     "accuracy_against_snr",
+    "accuracy_told_wrong",
     "all_labels_figure",
     "alphas_figure",
     "architecture_figure",

@@ -1,5 +1,6 @@
 """Accuracy against SNR by length, and against length by SNR."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,38 @@ def accuracy_against_length(results: Mapping[str, Any]) -> "Figure":
         split="snr_db",
         colours=dict(zip(snrs, colour_ramp(len(snrs)), strict=True)),
         name=lambda snr: f"{snr:g} dB".replace("-", "−"),
+        finish=finish,
+    )
+
+
+def accuracy_told_wrong(results: Mapping[str, Any]) -> "Figure":
+    """Accuracy against the true SNR at full length, one colour for each error of the SNR that both ends are told.
+
+    Args:
+        results: A valid ``results.json`` document that has a ``mismatch``.
+
+    Returns:
+        The figure; line styles as in ``accuracy_against_snr``.
+
+    Raises:
+        InputError: No curve has a channel.
+    """
+    top = max(row["symbols"] for row in results["mismatch"])
+    rows = [{**row, "snr_offset_db": row.get("snr_offset_db", 0.0)} for row in results["curves"]] + results["mismatch"]
+    rows = [row for row in rows if row["symbols"] == top]
+    offsets = _values(rows, "snr_offset_db")
+
+    def finish(ax: "Axes") -> None:
+        ax.set_xlabel("true SNR $E_s/N_0$ (dB)")
+        ax.set_xticks(_values(rows, "snr_db"))
+
+    return _panels(
+        {**results, "curves": rows},
+        f"Accuracy at {top} symbols where the SNR is told wrong",
+        along="snr_db",
+        split="snr_offset_db",
+        colours=dict(zip(offsets, colour_ramp(len(offsets)), strict=True)),
+        name=lambda offset: f"{offset:+g} dB".replace("-", "−") if offset else "told right",
         finish=finish,
     )
 
@@ -186,7 +219,7 @@ def _panels(
                         last = max(rows, key=lambda row: row[along])
                         ends.append((last["accuracy"], name(value), colour))
             draw_teacher(ax, teacher)
-            ax.set_title(CHANNEL_NAMES.get(channel, channel))
+            ax.set_title(CHANNEL_NAMES.get(channel, textwrap.fill(channel, 46)))
             ax.set_ylim(limits)
             finish(ax)
             label_ends(ax, max(row[along] for row in sent), ends)

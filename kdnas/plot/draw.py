@@ -7,7 +7,7 @@ from kdnas.evaluate.results import validate_published, validate_results, validat
 from kdnas.plot import published_distill, published_search, published_store, published_tailor
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
-from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr
+from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
 from kdnas.plot.published import devices_figure, seed_bands_figure
 from kdnas.plot.search import alphas_figure, ranks_figure, trials_figure
 from kdnas.plot.style import save
@@ -43,6 +43,8 @@ def plot_run(run_dir: str | Path) -> list[Path]:
     if any(row["channel"] is not None for row in results["curves"]):
         figures["accuracy-snr"] = accuracy_against_snr(results)
         figures["accuracy-length"] = accuracy_against_length(results)
+    if results.get("mismatch"):
+        figures["accuracy-told-wrong"] = accuracy_told_wrong(results)
     if results["budgets"]:
         figures["cost-budget"] = cost_against_budget(results)
     search = results.get("search", {})

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -5,7 +7,7 @@ from torch import nn
 from kdnas.channel import noise_for
 from kdnas.codec import CAT
 from kdnas.errors import InputError
-from kdnas.evaluate import Point, accuracy_row, evaluate_answers, evaluate_link, evaluate_teacher
+from kdnas.evaluate import Point, accuracy_row, draws_ci95, evaluate_answers, evaluate_link, evaluate_teacher
 from kdnas.link import Link
 
 GRID = {"channels": ["awgn", "rayleigh"], "snrs_db": [-5.0, 5.0], "lengths": [2, 8], "draws": 3}
@@ -126,14 +128,53 @@ def test_result_depends_neither_on_batches_nor_on_the_order_of_images():
 
 
 def test_a_wrong_snr_is_told_and_meets_the_same_noise():
-    right, wrong = (
-        evaluate_link(bpsk_link(), *bpsk_data(200), system="kdnas", error_db=error, **GRID) for error in (0.0, 6.0)
-    )
-    assert right == wrong  # BPSK and its matched filter heed no SNR
+    offsets = {**GRID, "snr_offsets_db": [0.0, 6.0, -6.0]}
+    rows = evaluate_link(bpsk_link(), *bpsk_data(200), system="kdnas", **offsets)
+    plain = evaluate_link(bpsk_link(), *bpsk_data(200), system="kdnas", **GRID)
+    assert [row for row in rows if "snr_offset_db" not in row] == plain
+    assert len(rows) == 3 * len(plain)
+    for row in rows:  # BPSK and its matched filter heed no SNR
+        assert row["snr_db"] in GRID["snrs_db"]
+        assert {**row, "snr_offset_db": 0} in [{**other, "snr_offset_db": 0} for other in plain]
     link, data = cat_link(), cat_data()
-    assert evaluate_link(link, *data, system="kdnas", **GRID) != evaluate_link(
-        link, *data, system="kdnas", error_db=6.0, **GRID
-    )
+    answers = evaluate_answers(link, *data, **offsets)
+    changed = [not torch.equal(answers[p], answers[p._replace(snr_offset_db=0.0)]) for p in answers if p.snr_offset_db]
+    assert any(changed)
+
+
+def test_a_link_is_measured_on_channels_that_it_was_not_made_for():
+    names = ["rician(k_db=3, fading=fast)", "multipath(taps=3, cp=2, carriers=4)", "erasure(p=0.3, burst=2)"]
+    rows = evaluate_link(cat_link(), *cat_data(), system="kdnas", **{**GRID, "channels": names})
+    assert {row["channel"] for row in rows} == set(names)
+
+
+class TestDrawsUntilTheIntervalIsNarrow:
+    point: ClassVar = {"channels": ["rayleigh"], "snrs_db": [-8.0, 30.0], "lengths": [2]}
+    data: ClassVar = bpsk_data(300)
+
+    def test_rounds_go_on_where_they_are_needed_and_add_to_what_was_drawn(self):
+        answers = evaluate_answers(bpsk_link(), *self.data, draws=4, ci95=0.01, **self.point)
+        many, few = answers.values()
+        assert few.shape[1] == 4 < many.shape[1]  # at 30 dB one round is enough
+        assert draws_ci95(many) <= 0.01 < draws_ci95(many[:, :-4])  # the first round that is narrow enough
+        alone = evaluate_answers(bpsk_link(), *self.data, draws=many.shape[1], **self.point)
+        assert torch.equal(next(iter(alone.values())), many)
+
+    def test_rounds_end_at_the_most_draws_and_rows_say_what_was_reached(self):
+        link = bpsk_link()
+        link.encoder = Counting(link.encoder)
+        row, easy = evaluate_link(
+            link, *self.data, system="kdnas", draws=4, ci95=1e-4, max_draws=10, batch_size=100, **self.point
+        )
+        assert row["draws"] == 10 and row["ci95_draws"] > 1e-4
+        assert 4 <= easy["draws"] <= 10
+        assert link.encoder.seen == 300  # its features serve every round
+        assert row["ci95"] > row["ci95_draws"]  # images differ beside their draws
+
+    @pytest.mark.parametrize("bad", [{"ci95": 0.0}, {"ci95": 1.0}, {"draws": 1}, {"max_draws": 3}])
+    def test_bad_goals_are_named(self, bad):
+        with pytest.raises(InputError, match="ci95"):
+            evaluate_link(bpsk_link(), *self.data, system="kdnas", **{"draws": 4, "ci95": 0.1, **self.point, **bad})
 
 
 def test_seed_ids_and_draws_act():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.evaluate import accuracy_ci95, paired_difference, rank_correlation, summarise
+from kdnas.evaluate import accuracy_ci95, draws_ci95, paired_difference, rank_correlation, summarise
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,26 @@ def test_interval_is_finite_and_ignores_the_order_of_images_and_draws(images, dr
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
         accuracy_ci95(np.zeros((0, 4)))
+
+
+@pytest.mark.parametrize(("images", "draws"), [(400, 5), (50, 20), (400, 2)])
+def test_interval_over_draws_covers_the_accuracy_on_the_images_at_hand(images, draws):
+    random = np.random.default_rng(1)
+    covered, widths = 0, []
+    for _ in range(1500):
+        chance = random.beta(0.5, 0.3, images)
+        correct = random.random((images, draws)) < chance[:, None]
+        half = draws_ci95(correct)
+        covered += abs(correct.mean() - chance.mean()) <= half
+        widths.append(half / accuracy_ci95(correct)[1])
+    assert 0.93 <= covered / 1500 <= 0.97
+    assert np.mean(widths) < 0.9  # images are no part of it
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (5, 1), (5,)])
+def test_interval_over_draws_needs_two_of_them(shape):
+    with pytest.raises(ValueError, match="two draws"):
+        draws_ci95(np.ones(shape))
 
 
 @pytest.mark.parametrize("draws", [1, 4])

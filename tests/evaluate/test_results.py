@@ -58,6 +58,20 @@ def test_absent_budgets_and_foreign_costs_are_left_out():
     assert document(budgets={})["budgets"] == {}
 
 
+def test_points_may_say_their_draws_and_how_wrong_the_snr_was_told():
+    drawn = {**POINT, "draws": 12, "ci95_draws": 0.004}
+    made = document(curves=[drawn], mismatch=[{**drawn, "snr_offset_db": 3.0}, {**POINT, "snr_offset_db": -3.0}])
+    assert validate_results(made)["mismatch"][1]["snr_offset_db"] == -3.0
+    for bad, message in (
+        ([{**POINT, "snr_offset_db": 3.0}] * 2, r"mismatch\[1\] repeats"),
+        ([POINT], r"mismatch\[0\].snr_offset_db"),
+    ):
+        with pytest.raises(InputError, match=message):
+            document(mismatch=bad)
+    with pytest.raises(InputError, match=r"curves\[0\].snr_offset_db: unknown key"):
+        document(curves=[{**POINT, "snr_offset_db": 3.0}])
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -73,6 +73,30 @@ def test_evaluate_again_gives_the_same_numbers(smoke_run: Path) -> None:
     assert json.loads((smoke_run / "results.json").read_text()) == before
 
 
+def test_a_finished_link_is_measured_on_other_channels_and_told_wrong_snrs(smoke_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(smoke_run, tmp_path / "run")
+    kdnas.api.evaluate(
+        tmp_path / "run",
+        **{"evaluate.channels": ["rician(k_db=3)"], "evaluate.snr_offsets_db": [-3.0], "evaluate.snrs_db": [30.0],
+           "evaluate.ci95": 0.01, "evaluate.max_draws": 6},
+    )  # fmt: skip
+    results = validate_results(json.loads((tmp_path / "run" / "results.json").read_text()))
+    sent = [row for row in results["curves"] if row["channel"]]
+    assert {(row["channel"], row["snr_db"]) for row in sent} == {("rician(k_db=3)", 30.0)}
+    assert {row["snr_offset_db"] for row in results["mismatch"]} == {-3.0}
+    assert all(2 <= row["draws"] <= 6 for row in sent + results["mismatch"])
+    report = json.loads((tmp_path / "run" / "stages" / "evaluate.json").read_text())
+    assert report["settings"]["channels"] == ["rician(k_db=3)"]
+    with pytest.raises(InputError, match="is no setting of an evaluation"):
+        kdnas.api.evaluate(smoke_run, **{"distill.epochs": 3})
+
+
+def test_an_unknown_channel_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'rician'"):
+        kdnas.api.run(preset="smoke", out=tmp_path / "run", threads=1, **{"evaluate.channels": ["ricean"]})
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_architecture_of_ones_own_enters_at_distill(smoke_run: Path, tmp_path: Path) -> None:
     found = Architecture.load(smoke_run / "architecture.json")
     own = {**found.choices, "stage0/width": 8, "stage0block0/kernel": 3}

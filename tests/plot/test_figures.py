@@ -12,6 +12,7 @@ from kdnas.evaluate import validate_published, validate_results
 from kdnas.plot import (
     accuracy_against_length,
     accuracy_against_snr,
+    accuracy_told_wrong,
     alphas_figure,
     architecture_figure,
     cost_against_budget,
@@ -42,6 +43,32 @@ def line(ax, label):
 def test_samples_are_valid():
     assert validate_results(results())
     assert validate_published(published())
+
+
+def test_figure_of_a_wrong_snr_holds_every_offset_at_full_length(tmp_path):
+    document = results()
+    document["mismatch"] = [
+        {**row, "snr_offset_db": offset, "accuracy": row["accuracy"] - 0.02}
+        for offset in (-3.0, 3.0) for row in curves() if row["channel"]
+    ]  # fmt: skip
+    figure = accuracy_told_wrong(validate_results(document))
+    for ax, channel in zip(figure.axes, ("awgn", "rayleigh"), strict=True):
+        own = [r for r in curves() if (r["channel"], r["system"], r["symbols"]) == (channel, "kdnas", 16)]
+        for label, loss in (("told right", 0), ("+3 dB", 0.02), ("−3 dB", 0.02)):
+            drawn = line(ax, f"kdnas {label}")
+            assert list(drawn.get_ydata()) == pytest.approx([r["accuracy"] - loss for r in own])
+        assert len(ax.lines) == 7  # 2 systems x 3 and the teacher
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    assert "accuracy-told-wrong.png" in [path.name for path in plot_run(tmp_path)]
+
+
+def test_a_long_channel_has_a_title_of_two_lines():
+    document = results()
+    for row in document["curves"]:
+        if row["channel"] == "awgn":
+            row["channel"] = "rayleigh(fading=fast, csi=noisy, csi_error=0.1, equaliser=zf)"
+    title = accuracy_against_snr(validate_results(document)).axes[0].get_title(loc="left")
+    assert title.count("\n") == 1
 
 
 def test_snr_figure_holds_every_point_band_and_the_teacher():

@@ -325,12 +325,18 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 
 @app.command()
 @guard
-def evaluate(run: RunArgument, set_: Set = None, json_: Json = False) -> None:
+def evaluate(
+    run: RunArgument,
+    int8: Annotated[bool, typer.Option("--int8", help="Also with the transmitter in int8 (extra `export`).")] = False,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
     """Measure a run's link on test data: every channel, SNR and length; --set takes settings of evaluate."""
     from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
-    api.evaluate(run, say=say, **parse_assignments(set_ or []))
+    given = {"evaluate.int8": True} if int8 else {}
+    api.evaluate(run, say=say, **{**parse_assignments(set_ or []), **given})
     _finish("evaluate", run, json_)
 
 

@@ -287,6 +287,9 @@ class Evaluate(Section):
     )
     max_draws: int = Field(200, ge=1, description="with ci95, draws after which a point is left as it is")
     batch_size: int = Field(500, ge=1, description="images per batch")
+    int8: bool = Field(
+        False, description="also the transmitter in int8 (system kdnas-int8), which needs the extra `export`"
+    )
 
     @model_validator(mode="after")
     def _rounds_of_draws(self) -> "Evaluate":

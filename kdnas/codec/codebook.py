@@ -48,10 +48,11 @@ class CodebookEncoder(nn.Module):
 
     def forward(self, z: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Features (B, D) to symbols (B, k), as ``ChannelEncoder``; ``snr_db`` is not looked at."""
-        groups = self.embed(z).view(len(z), self.groups, -1)  # (B, G, W)
+        groups = self.embed(z).unflatten(1, (self.groups, -1))  # (B, G, W)
         soft = torch.einsum("bgw,gcw->bgc", groups, self.codewords).softmax(-1)
         hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
-        pairs = ((hard + (soft - soft.detach())) @ self.words).view(len(z), -1, 2)[:, : self.symbols]  # (B, k, 2)
+        words = (hard + (soft - soft.detach())) @ self.words  # (B, G, 2s)
+        pairs = words.flatten(1).unflatten(1, (-1, 2))[:, : self.symbols]  # (B, k, 2)
         return power_normalise(torch.view_as_complex(pairs.float().contiguous()), prefix_mask(length, self.symbols))
 
 
@@ -84,7 +85,7 @@ class CodebookDecoder(nn.Module):
         snr = torch.pow(10.0, snr_db / 10).view(len(y), -1, 1)  # (B, 1, 1), or of each symbol (B, k, 1)
         pairs = torch.view_as_real(y) * prefix_mask(length, self.symbols)[..., None] * snr  # (B, k, 2)
         missing = self.groups * self.words.shape[1] - 2 * self.symbols
-        groups = F.pad(pairs.flatten(1), (0, missing)).view(len(y), self.groups, -1)  # (B, G, 2s)
+        groups = F.pad(pairs.flatten(1), (0, missing)).unflatten(1, (self.groups, -1))  # (B, G, 2s)
         # -|y - word|^2 / N_0 up to a constant: all words have the same power. What was not sent says nothing.
         likelihood = 2 * groups @ self.words.T
         expected = torch.einsum("bgc,gcw->bgw", likelihood.softmax(-1), self.codewords)

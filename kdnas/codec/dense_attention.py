@@ -19,7 +19,8 @@ class TokenAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T, W) to tokens (B, T, W)."""
-        return tokens + self.out(F.scaled_dot_product_attention(*self.qkv(tokens).chunk(3, -1)))
+        query, key, value = self.qkv(tokens)[:, None].chunk(3, -1)  # (B, 1, T, W): one head, as ONNX wants it said
+        return tokens + self.out(F.scaled_dot_product_attention(query, key, value)[:, 0])
 
 
 class DenseAttentionEncoder(nn.Module):
@@ -44,7 +45,7 @@ class DenseAttentionEncoder(nn.Module):
 
     def forward(self, z: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Features (B, D) to symbols (B, k), as ``ChannelEncoder``; ``snr_db`` is not looked at."""
-        tokens = self.attention(self.embed(z).view(len(z), self.tokens, -1))  # (B, T, W)
+        tokens = self.attention(self.embed(z).unflatten(1, (self.tokens, -1)))  # (B, T, W)
         return to_symbols(self.out(F.gelu(tokens.flatten(1))), length)
 
 
@@ -61,7 +62,7 @@ class DenseAttentionDecoder(nn.Module):
 
     def forward(self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None) -> Tensor:
         """Symbols (B, k) to features (B, D), as ``ChannelDecoder``; no SNR is looked at."""
-        tokens = self.embed(gain_controlled(y, length)).view(len(y), self.tokens, -1)  # (B, T, W)
+        tokens = self.embed(gain_controlled(y, length)).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for attention in self.attention:
             tokens = attention(F.gelu(tokens))
         return self.out(F.gelu(tokens.flatten(1)))

@@ -25,7 +25,7 @@ def settings_of(arguments: Mapping[str, Any]) -> dict[str, int]:
 
 def to_symbols(reals: Tensor, length: Tensor) -> Tensor:
     """Reals (B, 2k) to symbols (B, k) complex64 of mean power 1 per sample over its ``length`` first ones."""
-    symbols = torch.view_as_complex(reals.float().view(len(reals), -1, 2))
+    symbols = torch.view_as_complex(reals.float().unflatten(1, (-1, 2)))
     return power_normalise(symbols, prefix_mask(length, symbols.shape[1]))
 
 

@@ -64,7 +64,7 @@ class TeacherInfo(Model):
 class Point(Model):
     """One point of a curve. Without a channel, ``channel``, ``snr_db`` and ``symbols`` are null together."""
 
-    system: Literal["kdnas", "no-kd", "teacher"]
+    system: Literal["kdnas", "kdnas-int8", "no-kd", "teacher"]
     channel: Name | None
     snr_db: float | None
     symbols: Positive | None

@@ -19,10 +19,12 @@ B is free. The metadata of each file say what it is of (``ABOUT``). ONNX has no 
 symbols travel between programs is in ``kdnas.export.wire``.
 """
 
+import contextlib
+import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,6 @@ def export_onnx(directory: str | Path, out: str | Path) -> list[Path]:
         InputError: The link is incomplete, the extra ``export`` is not installed, an operation has no counterpart in
             ONNX, or ONNX Runtime computes something else.
     """
-    need_onnx()
     link, options = load_link(directory), load_architecture(directory).options
     shape = (options["in_channels"], options["image_size"], options["image_size"])
     made = {name: half_onnx(link, name, shape) for name in HALVES}
@@ -121,9 +122,31 @@ def half_onnx(link: Link, name: str, image_shape: tuple[int, int, int]) -> bytes
         InputError: As in ``export_onnx``.
     """
     make, output = HALVES[name]
-    module = make(link).eval()
-    data = _traced(module, _arguments(module, link, image_shape, 2), output, getattr(link, "info", None))
-    _prove(data, module, _arguments(module, link, image_shape, 3), name)
+    module, info = make(link).eval(), getattr(link, "info", None)
+    examples = [arguments_of(module, link, image_shape, batch) for batch in (2, 3)]
+    return to_onnx(module, examples, output, name, info)
+
+
+def to_onnx(
+    module: nn.Module, examples: Sequence[Mapping[str, Tensor]], output: str, name: str, info: LinkInfo | None = None
+) -> bytes:
+    """A module as the bytes of an ONNX file whose batch is free.
+
+    Args:
+        module: In evaluation mode, on the CPU.
+        examples: Arguments by name, in the order of its ``forward``: first those to trace it with (a batch of 2 or
+            more), then those of other batches, for which the file must give what the module gives.
+        output: Name of what it returns.
+        name: Of the file, for errors.
+        info: For the metadata.
+
+    Raises:
+        InputError: As in ``export_onnx``.
+    """
+    need_onnx()
+    data = _traced(module, examples[0], output, info)
+    for arguments in examples[1:]:
+        _prove(data, module, arguments, name)
     return data
 
 
@@ -161,8 +184,8 @@ def run_onnx(session: Any, arguments: Mapping[str, Tensor]) -> Tensor:
     return torch.from_numpy(session.run(None, {name: value.cpu().numpy() for name, value in arguments.items()})[0])
 
 
-def _arguments(module: nn.Module, link: Link, image_shape: tuple[int, int, int], batch: int) -> dict[str, Tensor]:
-    """Random arguments of a half: always the same."""
+def arguments_of(module: nn.Module, link: Link, image_shape: tuple[int, int, int], batch: int) -> dict[str, Tensor]:
+    """Random arguments of one of ``HALVES`` by name, the same for the same batch."""
     draw = torch.Generator().manual_seed(batch)
     if isinstance(module, Receiver):
         received = torch.randn(batch, link.symbols, 2, generator=draw)
@@ -181,7 +204,7 @@ def _traced(module: nn.Module, arguments: Mapping[str, Tensor], output: str, inf
     """The module as an ONNX file whose batch is free, without the traces of where it was made."""
     batch = torch.export.Dim("batch")
     try:
-        with _quiet():
+        with hushed():
             program = torch.onnx.export(
                 module, tuple(arguments.values()), dynamo=True, verbose=False, input_names=list(arguments),
                 output_names=[output], dynamic_shapes={name: {0: batch} for name in arguments}, opset_version=OPSET,
@@ -206,17 +229,19 @@ def _traced(module: nn.Module, arguments: Mapping[str, Tensor], output: str, inf
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on packages that it would also know to itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def hushed() -> Iterator[None]:
+    """Keep to themselves what exporter and quantiser print, warn and log on the way; their errors come through."""
+    loggers = [logging.getLogger(name) for name in (None, "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _prove(data: bytes, module: nn.Module, arguments: Mapping[str, Tensor], name: str) -> None:

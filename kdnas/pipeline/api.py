@@ -368,8 +368,9 @@ def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
         The path of ``results.json``.
 
     Raises:
-        InputError: The run has no link yet, or a setting is not one of ``evaluate``.
+        InputError: The run has no link yet, a setting is not one of ``evaluate``, or an extra is not installed.
     """
+    from kdnas.export.halves import need_onnx
     from kdnas.pipeline import stages
     from kdnas.pipeline.context import Context
 
@@ -380,6 +381,8 @@ def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
         if not key.startswith("evaluate."):
             raise InputError(f"{key!r} is no setting of an evaluation: the others are the run's and stay")
     resolved = make_settings(directory.settings, settings)
+    if resolved.evaluate.int8:
+        need_onnx()
     configure_process(resolved.threads)
     stages.evaluate(Context(resolved, directory, progress=False), say)
     return directory.path / "results.json"

@@ -16,6 +16,7 @@ from kdnas.data import Dataset, Splits, Views, load_dataset, make_splits
 from kdnas.device import DeviceClass, load_device
 from kdnas.distill import Distiller
 from kdnas.errors import InputError
+from kdnas.export.halves import need_onnx
 from kdnas.knowledge import AdaptedTeacher, Store, adapt
 from kdnas.knowledge.ensemble import Ensemble
 from kdnas.knowledge.lessons import Lessons
@@ -176,11 +177,13 @@ class Context:
         """Refuse what can be refused before anything is trained.
 
         Raises:
-            InputError: An unknown device, channel, data set, space or option, labels that the data lack, or budgets
-                that no architecture of the space fits.
+            InputError: An unknown device, channel, data set, space or option, labels that the data lack, an extra that is
+                not installed, or budgets that no architecture of the space fits.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
+        if self.settings.evaluate.int8:
+            need_onnx()
         loss = self.settings.loss
         if loss.kd * loss.superclass > 0:
             raise InputError("loss.superclass needs superclasses, which `kdnas tailor` makes: set it to 0 elsewhere")

@@ -18,7 +18,7 @@ from kdnas.pipeline.context import Context
 from kdnas.pipeline.picture import layers
 from kdnas.pipeline.workers import fair_threads, helpers
 from kdnas.run import ranks
-from kdnas.run.files import hash_of, read_json, sha256_file, write_json
+from kdnas.run.files import atomic_write, hash_of, read_json, sha256_file, write_json
 from kdnas.run.seeds import seeded
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 from kdnas.space.architecture import Architecture
@@ -273,11 +273,15 @@ def evaluate(context: Context, say: Say) -> None:
         images, labels = context.dataset.test_images, context.dataset.test_labels
         lengths = sorted({n for n in s.evaluate.lengths if n <= device.link.symbols} | {device.link.symbols})
         curves: list[dict[str, Any]] = []
-        for system, place in (("kdnas", context.path), ("no-kd", context.path / "baselines" / "no-kd")):
-            if not (place / "link.json").exists():
-                continue
+        links = {"kdnas": load_link(context.path)}
+        if s.evaluate.int8:
+            links["kdnas-int8"] = _int8_link(context, links["kdnas"])
+        baseline = context.path / "baselines" / "no-kd"
+        if (baseline / "link.json").exists():
+            links["no-kd"] = load_link(baseline)
+        for system, link in links.items():
             curves += evaluate_link(
-                load_link(place).to(torch_device(s.accelerator)), images, labels, system=system,
+                link.to(torch_device(s.accelerator)), images, labels, system=system,
                 channels=s.evaluate.channels or device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths,
                 snr_offsets_db=[0.0, *s.evaluate.snr_offsets_db], draws=s.evaluate.draws, ci95=s.evaluate.ci95,
                 max_draws=s.evaluate.max_draws, batch_size=s.evaluate.batch_size, seed=s.seed,
@@ -302,6 +306,21 @@ def evaluate(context: Context, say: Say) -> None:
         report |= {"settings": s.evaluate.model_dump(), "points": len(curves + mismatch)}
         report |= {"results": hash_of(curves + mismatch)}
     say(f"evaluated {len(curves + mismatch)} points on {len(images):,} test images")
+
+
+def _int8_link(context: Context, link: Link) -> Link:
+    """The link with its transmitter in int8, calibrated on the weights split; leaves ``transmitter.int8.onnx``."""
+    from kdnas.export.halves import half_onnx
+    from kdnas.export.int8 import int8_link, quantised
+
+    splits, dataset = context.splits, context.dataset
+    known = dataset.train_images[torch.cat([splits.weights_labelled, splits.weights_unlabelled])]
+    model = quantised(
+        half_onnx(link, "transmitter.onnx", dataset.image_shape), known, snr_db=context.device.link.snr_db,
+        symbols=link.symbols, seed=context.settings.seed,
+    )  # fmt: skip
+    atomic_write(context.path / "transmitter.int8.onnx", model)
+    return int8_link(link, model, threads=torch.get_num_threads())
 
 
 def _search_info(context: Context) -> dict[str, Any]:

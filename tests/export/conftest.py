@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from link_samples import META, make_link
 
-from kdnas.export import save_link
+from kdnas.export import HALVES, export_onnx, save_link
 from kdnas.link import Link
 from kdnas.space import Architecture
 
@@ -16,6 +16,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Link, Archite
     architecture, link = make_link("mobile", 0)
     save_link(directory, architecture, link, META)
     return directory, link, architecture
+
+
+@pytest.fixture(scope="session")
+def exported(saved: tuple[Path, Link, Architecture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX files of ``saved``."""
+    out = tmp_path_factory.mktemp("onnx")
+    assert export_onnx(saved[0], out) == [out / name for name in HALVES]
+    return out
 
 
 @pytest.fixture

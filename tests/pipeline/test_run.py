@@ -15,6 +15,7 @@ import kdnas
 from kdnas.device import load_device
 from kdnas.errors import InputError
 from kdnas.evaluate import validate_results
+from kdnas.export.halves import onnx_session, run_onnx
 from kdnas.space import Architecture
 
 
@@ -95,6 +96,33 @@ def test_an_unknown_channel_is_refused_before_anything_is_trained(tmp_path: Path
     with pytest.raises(InputError, match="did you mean 'rician'"):
         kdnas.api.run(preset="smoke", out=tmp_path / "run", threads=1, **{"evaluate.channels": ["ricean"]})
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_adds_int8(smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(smoke_run, run)
+    before = json.loads((run / "results.json").read_text())
+    kdnas.api.evaluate(run, **{"evaluate.int8": True})
+    after = validate_results(json.loads((run / "results.json").read_text()))
+    own = {system: [row for row in after["curves"] if row["system"] == system] for system in ("kdnas", "kdnas-int8")}
+    points = [[(row["channel"], row["snr_db"], row["symbols"]) for row in rows] for rows in own.values()]
+    assert points[0] == points[1] != []
+    differences = [abs(a["accuracy"] - b["accuracy"]) for a, b in zip(*own.values(), strict=True)]
+    assert max(differences) < 0.1  # of an encoder that has learnt next to nothing
+    after["curves"] = [row for row in after["curves"] if row["system"] != "kdnas-int8"]
+    assert after == before
+    pixels = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8)
+    sent = run_onnx(
+        onnx_session(run / "transmitter.int8.onnx"),
+        {"images": pixels, "snr_db": torch.zeros(2), "length": torch.tensor([1, 64])},
+    )
+    assert sent.shape == (2, 64, 2) and not sent[0, 1:].any()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"kdnas\[export\]"):
+        kdnas.api.evaluate(run, **{"evaluate.int8": True})
+    with pytest.raises(InputError, match=r"kdnas\[export\]"):
+        kdnas.api.run(preset="smoke", out=tmp_path / "other", **{"evaluate.int8": True})
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_architecture_of_ones_own_enters_at_distill(smoke_run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@
 | `features`         | float32 (B, D)        |                                                                     |
 | `symbols`          | float32 (B, k, 2)     | I and Q; mean power 1 over the first k', 0 after them               |
 | `received`         | float32 (B, k, 2)     | equalised I and Q; what stands past k' is ignored                   |
-| `effective_snr_db` | float32 (B,)          | SNR in dB of `received`; `snr_db` where there is no fading          |
+| `effective_snr_db` | float32 (B, k)        | SNR in dB of each of `received`; `snr_db` where there is no fading  |
 | `logits`           | float32 (B, classes)  | in the order of the metadata's `classes`                            |
 
 B is free. The metadata of each file say what it is of (``ABOUT``). ONNX has no complex numbers, hence I and Q; how
@@ -75,7 +75,7 @@ class Receiver(nn.Module):
         self.channel_decoder, self.semantic_decoder = link.channel_decoder, link.semantic_decoder
 
     def forward(self, received: Tensor, snr_db: Tensor, effective_snr_db: Tensor, length: Tensor) -> Tensor:
-        """(B, k, 2), (B,), (B,) and (B,) int64 to (B, classes)."""
+        """(B, k, 2), (B,), (B, k) and (B,) int64 to (B, classes)."""
         features = self.channel_decoder(torch.view_as_complex(received), snr_db, length, effective_snr_db)
         return self.semantic_decoder(features)
 
@@ -193,9 +193,10 @@ def arguments_of(module: nn.Module, link: Link, image_shape: tuple[int, int, int
         images = torch.randint(256, (batch, *image_shape), dtype=torch.uint8, generator=draw)
         if isinstance(module, Encoder):
             return {"images": images}
-    snr_db, effective_snr_db = (20 * torch.rand(2, batch, generator=draw) - 5).unbind()
+    snr_db = 20 * torch.rand(batch, generator=draw) - 5
     length = torch.randint(1, link.symbols + 1, (batch,), generator=draw)
     if isinstance(module, Receiver):
+        effective_snr_db = snr_db[:, None] - 10 * torch.rand(batch, link.symbols, generator=draw)
         return {"received": received, "snr_db": snr_db, "effective_snr_db": effective_snr_db, "length": length}
     return {"images": images, "snr_db": snr_db, "length": length}
 

@@ -177,8 +177,8 @@ class Context:
         """Refuse what can be refused before anything is trained.
 
         Raises:
-            InputError: An unknown device, channel, data set, space or option, labels that the data lack, an extra that is
-                not installed, or budgets that no architecture of the space fits.
+            InputError: An unknown device, channel, data set, space or option, labels that the data lack, an extra that
+                is not installed, or budgets that no architecture of the space fits.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")

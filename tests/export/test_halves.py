@@ -34,7 +34,7 @@ def compare(link: Link, out: Path, shape: tuple[int, int, int], batches: tuple[i
         images = pixels(batch, shape)
         floats = images.float() / 255
         snr_db = torch.linspace(-12, 25, batch)
-        effective = snr_db - torch.linspace(30, 0, batch)  # as a deep fade makes it
+        faded = torch.linspace(-30, 10, batch * link.symbols).view(batch, -1)  # a deep fade of some symbols
         with torch.no_grad():
             features = run_onnx(encoder, {"images": images})
             torch.testing.assert_close(features, link.encoder(floats), rtol=1e-4, atol=1e-4)
@@ -49,11 +49,13 @@ def compare(link: Link, out: Path, shape: tuple[int, int, int], batches: tuple[i
                 noisy = code + 0.3 * torch.randn(code.shape, dtype=torch.complex64)
                 received = torch.full((batch, link.symbols, 2), 9.0)  # what stands past the length is ignored
                 received[:, :symbols] = torch.view_as_real(noisy)
-                logits = run_onnx(
-                    receiver,
-                    {"received": received, "snr_db": snr_db, "effective_snr_db": effective, "length": length},
-                )
-                torch.testing.assert_close(logits, link.decode(noisy, snr_db, effective), rtol=1e-4, atol=1e-4)
+                for effective in (snr_db[:, None].expand(-1, link.symbols), faded):
+                    logits = run_onnx(
+                        receiver,
+                        {"received": received, "snr_db": snr_db, "effective_snr_db": effective, "length": length},
+                    )
+                    known = None if effective is not faded else effective[:, :symbols]
+                    torch.testing.assert_close(logits, link.decode(noisy, snr_db, known), rtol=1e-4, atol=1e-4)
 
 
 def test_the_halves_in_onnx_runtime_are_those_of_torch_at_every_length(saved: Saved, exported: Path) -> None:

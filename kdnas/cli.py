@@ -190,8 +190,8 @@ def _report(path: Path) -> None:
     for name, used in results["transmitter"].items():
         limit = results["budgets"].get(name)
         table.add_row(
-            name, f"{used:,.4g}" if name == "latency_s" else f"{used:,}",
-            "-" if limit is None else f"{limit:,.4g}" if name == "latency_s" else f"{limit:,}",
+            name, f"{used:,.4g}" if isinstance(used, float) else f"{used:,}",
+            "-" if limit is None else f"{limit:,.4g}" if isinstance(limit, float) else f"{limit:,}",
             "-" if limit is None else f"{used / limit:.0%}",
         )  # fmt: skip
     console.print(table)

@@ -15,7 +15,7 @@ from kdnas.errors import InputError
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-COSTS = ("params", "macs", "flash_bytes", "latency_s", "sram_bytes")
+COSTS = ("params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes")
 
 
 class Section(BaseModel):

@@ -251,7 +251,7 @@ def mobilenet(context: Context) -> Architecture:
         choices = {
             label: fixed.get(label.split("/")[1], values[len(values) // 2]) for label, values in space.domains().items()
         }
-        costs = CostTables(space.units(), space.domains(), context.device.latency_s).exact(choices)
+        costs = CostTables(space.units(), space.domains(), context.costs).exact(choices)
         if all(costs[name] <= limit for name, limit in context.encoder_budgets.items()):
             found = Architecture("mobile", space.options, choices, costs)
     if found is None:

@@ -78,6 +78,7 @@ def quick(document: dict) -> str:
 
 COSTS = {
     "params": "parameters", "macs": "MACs", "sram_bytes": "peak SRAM", "flash_bytes": "flash", "latency_s": "latency",
+    "energy_j": "energy",
 }  # fmt: skip
 SYSTEMS = {
     "kdnas": "kdnas",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdnas import config
-from kdnas.cost import CostTables
+from kdnas.cost import ON_ANY, Cost, CostTables, latency_cost
+from kdnas.ops import Step
 from kdnas.search.strategy import KDLDarts
 from kdnas.space import SearchSpace, make_space
 from kdnas.space.base import Relaxed
@@ -20,6 +21,13 @@ FAST_MACS, FAST_BYTES = 1e8, 4e7
 
 def roofline(macs: float, moved: float, ops: float) -> float:
     return max(macs / FAST_MACS, moved / FAST_BYTES) + ops * 1e-5
+
+
+def joules(step: Step) -> float:
+    return 2**-28 * step.macs + 2**-29 * step.moved_bytes  # powers of two: the same sum in any order
+
+
+costs = [*ON_ANY, latency_cost(roofline), Cost("energy_j", joules)]
 
 
 # Relaxed spaces in tests are small where the default is deep: fewer ReLUs for a finite difference to cross, less time.
@@ -33,7 +41,7 @@ class Supernet:
         torch.manual_seed(seed)
         self.space: SearchSpace = make_space(name, **{**SMALL.get(name, {}), **options})
         self.domains = self.space.domains()
-        self.tables = CostTables(self.space.units(), self.domains, roofline)
+        self.tables = CostTables(self.space.units(), self.domains, costs)
         strategy = KDLDarts(self.space, self.tables, {}, config.Search())
         strategy.mutate_model(self.space)
         self.space.to(torch.get_default_dtype())

@@ -118,7 +118,7 @@ def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert result.exit_code == 130 and f"--resume {tmp_path / 'run'}" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["mcu", "wearable", "phone", "gateway"])
+@pytest.mark.parametrize("name", ["mcu", "mcu-256kB", "mcu-512kB", "wearable", "phone", "gateway"])
 def test_a_device_of_ones_own_starts_from_a_shipped_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(runner.invoke(app, ["show", "device", name, "--toml"]).stdout)
     mine = runner.invoke(app, ["show", "device", str(tmp_path / "mine.toml"), "--json"])

@@ -135,7 +135,7 @@ print(json.dumps({
 def test_wheel_lists_devices_on_the_command_line(target: Path, tmp_path: Path) -> None:
     devices = json.loads(python("-m", "kdnas.cli", "list", "devices", "--json", target=target, cwd=tmp_path))
     text = json.dumps(devices)
-    assert all(f'"{name}"' in text for name in ("mcu", "wearable", "phone", "gateway"))
+    assert all(f'"{name}"' in text for name in ("mcu-256kB", "mcu-512kB", "wearable", "phone", "gateway"))
 
 
 def test_the_command_line_answers_without_heavy_imports(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
 
     Layer norm without scale and shift, softmax and GELU have no parameters and no multiply-accumulates of a matrix;
     attention's two products are counted by hand: 2 T² W. While a block works, its input tokens and the condition are
-    held beside it.
+    held beside it. The last step is the radio's: it sends all symbols, and computes nothing.
     """
     tokens, width, condition = config["tokens"], config["width"], config["condition"]
     per_token = -(-config["symbols"] // tokens)
@@ -43,4 +43,5 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
         *steps,
         linear_step("channel.head", width, 2 * per_token, rows=tokens, held_bytes=condition),
         linear_step("channel.gain", condition, config["symbols"], held_bytes=2 * per_token * tokens),
+        Step("channel.send", symbols=config["symbols"], ops=0),
     ]

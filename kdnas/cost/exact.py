@@ -1,53 +1,31 @@
 """Exact costs of a list of steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from kdnas.cost.base import ON_ANY, SRAM, Cost
 from kdnas.ops import Step
 
-COSTS = ("params", "macs", "flash_bytes", "latency_s", "sram_bytes")
-"""Every cost by name; all but the last are sums over steps, the last is a maximum."""
 
-SUMS = COSTS[:-1]
-
-Roofline = Callable[[float, float, float], float]
-"""(MACs, bytes moved, operations dispatched) of one step to seconds."""
-
-
-def sums_of(step: Step, roofline: Roofline | None) -> tuple[float, ...]:
-    """The additive costs of one step, in the order of ``SUMS``.
-
-    Flash holds one byte per int8 weight and, for each output channel, an int32 bias and a float32 scale.
-    """
-    latency = roofline(step.macs, step.moved_bytes, step.ops) if roofline and step.ops else 0.0
-    return step.params, step.macs, step.weights + 8 * step.channels, latency
-
-
-def exact_costs(steps: Sequence[Step], roofline: Roofline | None = None) -> dict[str, float]:
+def exact_costs(steps: Sequence[Step], costs: Sequence[Cost] = ON_ANY) -> dict[str, float]:
     """The costs of a network that runs ``steps`` one after another.
 
     Args:
         steps: Of one network, or of several that run in turn (encoder, then channel encoder).
-        roofline: Seconds of one step on the device; without it ``latency_s`` is left out.
+        costs: Which ones (``costs_of`` a device class); what a network costs on any device, unless given.
 
     Returns:
-        ``params`` and ``macs`` as counts, ``flash_bytes`` at int8, ``sram_bytes`` as the peak of int8 activations, and
-        ``latency_s`` in seconds.
+        By name: ``params`` and ``macs`` as counts, ``flash_bytes`` at int8, ``sram_bytes`` as the peak of int8
+        activations, ``latency_s`` in seconds, ``energy_j`` in joules.
     """
-    totals = [sum(column) for column in zip(*(sums_of(step, roofline) for step in steps), strict=True)]
-    costs: dict[str, float] = dict(zip(SUMS, totals, strict=True))
-    costs["sram_bytes"] = max(step.held_bytes for step in steps)
-    if roofline is None:
-        del costs["latency_s"]
-    return costs
+    return {cost.name: (max if cost.peak else sum)(cost.of(step) for step in steps) for cost in costs}
 
 
-def layer_table(steps: Sequence[Step], roofline: Roofline | None = None) -> list[dict[str, Any]]:
+def layer_table(steps: Sequence[Step], costs: Sequence[Cost] = ON_ANY) -> list[dict[str, Any]]:
     """One row per step that runs: its name, its own costs, and whether it holds the peak of activation memory."""
-    peak = max(step.held_bytes for step in steps)
-    rows = []
-    for step in steps:
-        if step.ops:
-            row = {"name": step.name, **exact_costs([step], roofline)}
-            rows.append({**row, "peak": step.held_bytes == peak})
-    return rows
+    peak = max(SRAM.of(step) for step in steps)
+    return [
+        {"name": step.name, **exact_costs([step], costs), "peak": SRAM.of(step) == peak}
+        for step in steps
+        if step.ops or step.symbols
+    ]

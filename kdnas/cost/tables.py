@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdnas.cost.exact import SUMS, Roofline, exact_costs, sums_of
+from kdnas.cost.base import ON_ANY, Cost
+from kdnas.cost.exact import exact_costs
 from kdnas.ops import Step, Unit
 
 
@@ -21,7 +22,7 @@ class CostTables:
     Args:
         units: The parts of the space (``SearchSpace.units()``).
         domains: Label to its values (``SearchSpace.domains()``).
-        roofline: Seconds of one step on the device; without it the latency is zero everywhere.
+        costs: Which ones (``costs_of`` a device class); what a network costs on any device, unless given.
         fixed: Steps that every network of the space runs besides (for example the channel encoder).
     """
 
@@ -29,24 +30,33 @@ class CostTables:
         self,
         units: Sequence[Unit],
         domains: Mapping[str, list[Any]],
-        roofline: Roofline | None = None,
+        costs: Sequence[Cost] = ON_ANY,
         fixed: Sequence[Step] = (),
     ) -> None:
         self.units = list(units)
         if fixed:
             self.units.append(Unit("fixed", (), lambda choices: fixed))
         self.domains = dict(domains)
-        self.roofline = roofline
-        self.sums: list[Tensor] = []  # of each unit: (combinations, len(SUMS)) float64
-        self.held: list[Tensor] = []  # of each unit: (combinations, steps) float64
-        for unit in self.units:
-            sums, held = [], []
-            for values in product(*(self.domains[label] for label in unit.labels)):
-                steps = unit.steps(dict(zip(unit.labels, values, strict=True)))
-                sums.append([sum(column) for column in zip(*(sums_of(s, roofline) for s in steps), strict=True)])
-                held.append([s.held_bytes for s in steps])
+        self.costs = tuple(costs)
+        self.summed = [cost.name for cost in self.costs if not cost.peak]
+        self.sums: list[Tensor] = []  # of each unit: (combinations, summed costs) float64
+        self.peaks: dict[str, list[Tensor]] = {}  # of each unit: (combinations, steps) float64
+        combinations = [
+            [
+                unit.steps(dict(zip(unit.labels, values, strict=True)))
+                for values in product(*(self.domains[label] for label in unit.labels))
+            ]
+            for unit in self.units
+        ]
+        for every in combinations:
+            sums = [[sum(map(cost.of, steps)) for cost in self.costs if not cost.peak] for steps in every]
             self.sums.append(torch.tensor(sums, dtype=torch.float64))
-            self.held.append(torch.tensor(held, dtype=torch.float64))
+        for cost in self.costs:
+            if cost.peak:
+                self.peaks[cost.name] = [
+                    torch.tensor([[cost.of(step) for step in steps] for steps in every], dtype=torch.float64)
+                    for every in combinations
+                ]
 
     def expected(self, probabilities: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The expected cost of a relaxed network.
@@ -55,11 +65,11 @@ class CostTables:
             probabilities: Label to the probabilities of its values, (len(domain),).
 
         Returns:
-            Cost name to a scalar with a gradient. ``sram_bytes`` is the maximum over steps of the expected bytes held.
+            Cost name to a scalar with a gradient. A peak is the maximum over steps of what each is expected to hold.
         """
         total: Tensor | None = None
-        peaks = []
-        for unit, sums, held in zip(self.units, self.sums, self.held, strict=True):
+        peaks: dict[str, list[Tensor]] = {name: [] for name in self.peaks}
+        for index, unit in enumerate(self.units):
             joint: Tensor | None = None
             for label in unit.labels:
                 p = probabilities[label]
@@ -67,11 +77,14 @@ class CostTables:
             if joint is None:
                 some = next(iter(probabilities.values()))
                 joint = torch.ones(1, dtype=some.dtype, device=some.device)
-            part = joint @ sums.to(joint)
+            part = joint @ self.sums[index].to(joint)
             total = part if total is None else total + part
-            peaks.append((joint @ held.to(joint)).max())
+            for name, tables in self.peaks.items():
+                peaks[name].append((joint @ tables[index].to(joint)).max())
         assert total is not None
-        return {**dict(zip(SUMS, total, strict=True)), "sram_bytes": torch.stack(peaks).max()}
+        expected = dict(zip(self.summed, total, strict=True))
+        expected |= {name: torch.stack(values).max() for name, values in peaks.items()}
+        return {cost.name: expected[cost.name] for cost in self.costs}
 
     def steps(self, choices: Mapping[str, Any]) -> list[Step]:
         """The steps of one architecture, in the order in which they run; left-out ones have ``ops`` 0."""
@@ -79,4 +92,4 @@ class CostTables:
 
     def exact(self, choices: Mapping[str, Any]) -> dict[str, float]:
         """The exact costs of one architecture."""
-        return exact_costs(self.steps(choices), self.roofline)
+        return exact_costs(self.steps(choices), self.costs)

@@ -12,11 +12,18 @@ from kdnas.device.model import DeviceClass
 from kdnas.errors import InputError
 
 _CLASSES = files("kdnas.device") / "classes"
+ALIASES = {"mcu": "mcu-256kB"}
+"""Other names of packaged classes: what is loaded by one keeps it as its own name, as earlier results have it."""
 
 
 def list_devices() -> list[str]:
     """The names of the device classes in the package, from the smallest budgets to the largest."""
     return sorted(_names(), key=lambda name: (load_device(name).budgets.get("macs", 0), name))
+
+
+def class_of(name: str) -> str:
+    """The class that ``name`` stands for, by its name in `list_devices`; any other name as it is."""
+    return ALIASES.get(name, name)
 
 
 def _names() -> list[str]:
@@ -30,23 +37,24 @@ def device_toml(name: str) -> str:
         InputError: No such class.
     """
     load_device(name)
-    return (_CLASSES / f"{name}.toml").read_text(encoding="utf-8")
+    return (_CLASSES / f"{class_of(name)}.toml").read_text(encoding="utf-8")
 
 
 def load_device(name_or_path: str | Path) -> DeviceClass:
     """Load a device class by its name, or a user's own from a TOML file.
 
     Args:
-        name_or_path: A name of `list_devices`, or the path of a ``.toml`` file.
+        name_or_path: A name of `list_devices` or another that it has (`ALIASES`), or the path of a ``.toml`` file.
 
     Raises:
         InputError: The name is unknown or the file unreadable; or it has an unknown key, a wrong type,
-            a number out of its range, or a missing table. The message names the file, the line and the key.
+            a number out of its range, a missing table, or no such latency table. The message names the
+            file, the line and the key.
     """
     name = str(name_or_path)
     try:
-        if name in _names():
-            text = (_CLASSES / f"{name}.toml").read_text(encoding="utf-8")
+        if class_of(name) in _names():
+            text = (_CLASSES / f"{class_of(name)}.toml").read_text(encoding="utf-8")
         elif Path(name).suffix == ".toml" or Path(name).is_file():
             text = Path(name).read_text(encoding="utf-8")
         else:
@@ -57,11 +65,19 @@ def load_device(name_or_path: str | Path) -> DeviceClass:
     except ValueError:  # not UTF-8, or a path with a null character
         raise InputError(f"cannot read {name!r}: it is not a UTF-8 text file") from None
     try:
-        return DeviceClass.model_validate(tomllib.loads(text))
+        device = DeviceClass.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{name}: not valid TOML: {error}") from None
     except ValidationError as error:
         raise InputError(f"{name}: {_explain(error, text)}") from None
+    changes: dict[str, Any] = {"name": name} if name in ALIASES else {}
+    if device.latency_table is not None:
+        table = (Path(name).parent / device.latency_table).resolve()
+        if not table.is_file():
+            line = _line_of(text, ("latency_table",))
+            raise InputError(f"{name}: line {line}: latency_table: there is no file {table}")
+        changes["latency_table"] = str(table)
+    return device.model_copy(update=changes)
 
 
 def _explain(error: ValidationError, text: str) -> str:

@@ -1,11 +1,13 @@
 """The device class: a checked, frozen record; every number in SI units, bytes, or counts."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from kdnas.device.energy import Spent, spent
 from kdnas.run.files import hash_of
 
 Count = Annotated[int, Field(gt=0)]
@@ -23,7 +25,7 @@ def _channel(text: str) -> str:
 
 
 ChannelText = Annotated[str, AfterValidator(_channel)]
-CostKey = Literal["params", "macs", "sram_bytes", "flash_bytes", "latency_s"]
+CostKey = Literal["params", "macs", "sram_bytes", "flash_bytes", "latency_s", "energy_j"]
 
 
 class _Table(BaseModel):
@@ -52,6 +54,22 @@ class Hardware(_Table):
     weight_bytes: Count | None = None
 
 
+class Energy(_Table):
+    """What computing and sending take from the supply (the TOML table ``[energy]``); optional.
+
+    Attributes:
+        clock_hz: f, cycles per second of the core that runs the network.
+        kappa: Effective switched capacitance in J s^2: a cycle takes kappa f^2 joules, so the core kappa f^3 watts.
+        tx_power_w: Watts that the radio takes while it sends.
+        image_j: Joules that the supply gives to an image; None where it does not limit.
+    """
+
+    clock_hz: Positive
+    kappa: Positive
+    tx_power_w: Positive
+    image_j: Positive | None = None
+
+
 class Share(_Table):
     """The fraction, in (0, 1], of each limit that this task may use; a key left out limits nothing.
 
@@ -64,6 +82,7 @@ class Share(_Table):
     sram_bytes: Fraction | None = None
     flash_bytes: Fraction | None = None
     latency_s: Fraction | None = None
+    energy_j: Fraction | None = None
 
 
 class Notes(_Table):
@@ -74,6 +93,7 @@ class Notes(_Table):
     sram_bytes: Text | None = None
     flash_bytes: Text | None = None
     latency_s: Text | None = None
+    energy_j: Text | None = None
 
 
 class Radio(_Table):
@@ -107,7 +127,7 @@ class Source(_Table):
     """Where numbers come from.
 
     Attributes:
-        numbers: The keys of ``[hardware]`` and ``[link]`` that it stands for, as ``table.key``.
+        numbers: The keys of ``[hardware]``, ``[energy]`` and ``[link]`` that it stands for, as ``table.key``.
         kind: ``datasheet`` (the maker's own), ``standard``, ``published`` (by others), or
             ``assumption`` (ours, with the reason).
         text: The citation or the reason.
@@ -122,12 +142,17 @@ class DeviceClass(_Table):
     """A class of devices: hardware, this task's share of it, link, and the size of the channel encoder.
 
     Attributes:
-        name: Lower-case name; it becomes part of folder names.
+        name: Letters, digits, _ and -; it becomes part of folder names.
         description: One or two sentences.
         hardware: The table ``[hardware]``.
         share: The table ``[share]``.
         link: The table ``[link]``.
         codec: The table ``[codec]``.
+        energy: The table ``[energy]``; optional: without it energy is no cost.
+        latency_table: Path of a CSV file with the seconds of each operation, in place of the roofline
+            (``kdnas.cost.latency`` says what it holds); in a TOML file relative to that file.
+        latency_missing: What becomes of an operation that the table lacks: it is refused (``error``), or has the
+            roofline's latency (``roofline``).
         notes: The table ``[notes]``; optional.
         sources: The tables ``[[sources]]``; optional for a user's own device.
 
@@ -135,12 +160,15 @@ class DeviceClass(_Table):
         pydantic.ValidationError: Built by hand from wrong values (`load_device` raises ``InputError``).
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9_-]*$")]
     description: Text
     hardware: Hardware
     share: Share
     link: Radio
     codec: CodecSize
+    energy: Energy | None = None
+    latency_table: Text | None = None
+    latency_missing: Literal["error", "roofline"] = "error"
     notes: Notes = Notes()
     sources: Annotated[tuple[Source, ...], Field(strict=False)] = ()
 
@@ -158,10 +186,15 @@ class DeviceClass(_Table):
             _refuse("share.flash_bytes", "needs hardware.flash_bytes")
         if self.share.params and self.hardware.weight_bytes is None and self.hardware.flash_bytes is None:
             _refuse("share.params", "needs hardware.weight_bytes or hardware.flash_bytes")
+        if self.share.energy_j and (self.energy is None or self.energy.image_j is None):
+            _refuse("share.energy_j", "needs energy.image_j")
+        if self.latency_missing == "roofline" and self.latency_table is None:
+            _refuse("latency_missing", "needs latency_table")
         for key, value in self.budgets.items():
             if value <= 0:
                 _refuse(f"share.{key}", "leaves a budget of less than one")
-        stated = {f"{table}.{key}" for table in ("hardware", "link") for key in getattr(self, table).model_fields_set}
+        tables = {"hardware": self.hardware, "energy": self.energy, "link": self.link}
+        stated = {f"{name}.{key}" for name, table in tables.items() if table for key in table.model_fields_set}
         for index, source in enumerate(self.sources):
             for number in set(source.numbers) - stated:
                 _refuse(f"sources.{index}.numbers", f"names {number!r}, which this file does not give")
@@ -187,6 +220,7 @@ class DeviceClass(_Table):
         - ``flash_bytes``: bytes of the stored network with its scales. ``hardware.flash_bytes`` x the share.
         - ``latency_s``: seconds of computing per image. ``window_s``, the deadline less
           ``symbols / symbol_rate_hz``, x the share.
+        - ``energy_j``: joules per image, of computing and of sending all symbols. ``energy.image_j`` x the share.
         """
         hardware, share = self.hardware, self.share
         weight_bytes = hardware.weight_bytes or hardware.flash_bytes
@@ -202,6 +236,8 @@ class DeviceClass(_Table):
             budgets["flash_bytes"] = int(hardware.flash_bytes * share.flash_bytes)
         if share.latency_s:
             budgets["latency_s"] = latency_s
+        if share.energy_j and self.energy and self.energy.image_j:
+            budgets["energy_j"] = self.energy.image_j * share.energy_j
         return budgets
 
     def latency_s(self, macs: Any, bytes_moved: Any, operations: Any = 1) -> Any:
@@ -222,10 +258,26 @@ class DeviceClass(_Table):
         bound = compute_s >= memory_s  # max() written so that one formula serves every array library
         return compute_s * bound + memory_s * (1 - 1 * bound) + operations * self.hardware.op_overhead_s
 
+    def spent(self, macs: float, symbols: float) -> Spent | None:
+        """Seconds at ``macs_per_s`` and joules for this work; None without the table ``[energy]``.
+
+        Args:
+            macs: Multiply-accumulates.
+            symbols: Complex symbols sent.
+        """
+        if self.energy is None:
+            return None
+        return spent(
+            macs, symbols, clock_hz=self.energy.clock_hz, kappa=self.energy.kappa, tx_power_w=self.energy.tx_power_w,
+            cycles_per_mac=self.energy.clock_hz / self.hardware.macs_per_s, symbol_rate_hz=self.link.symbol_rate_hz,
+        )  # fmt: skip
+
     @property
     def hash(self) -> str:
-        """16 hex digits of all that acts on a result: name, hardware, share, link, codec; no words."""
-        return hash_of(self.model_dump(mode="json", include={"name", "hardware", "share", "link", "codec"}))
+        """16 hex digits of all that acts on a result: name, numbers, the latency table's content; no words."""
+        acts = {"name", "hardware", "share", "link", "codec", "energy", "latency_missing"}
+        table = Path(self.latency_table).read_text(encoding="utf-8") if self.latency_table else None
+        return hash_of(self.model_dump(mode="json", include=acts), table)
 
 
 def _refuse(key: str, reason: str) -> None:

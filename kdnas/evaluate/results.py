@@ -29,17 +29,18 @@ from kdnas.evaluate.fields import (
 )
 
 SCHEMA = 1
-COSTS = ("params", "macs", "sram_bytes", "flash_bytes", "latency_s")
+COSTS = ("params", "macs", "sram_bytes", "flash_bytes", "latency_s", "energy_j")
 
 
 class Costs(Model):
-    """What a network costs on its device class: counts, bytes at the class's precision, seconds."""
+    """What a network costs on its device class: counts, bytes at the class's precision, seconds, joules."""
 
     params: Count
     macs: Count
     sram_bytes: Count
     flash_bytes: Count
     latency_s: float = Field(ge=0)
+    energy_j: float = Field(default_factory=float, ge=0)  # left out where the class has no model of it
 
 
 class Budgets(Model):
@@ -51,6 +52,7 @@ class Budgets(Model):
     sram_bytes: Positive = Field(default_factory=int)
     flash_bytes: Positive = Field(default_factory=int)
     latency_s: float = Field(default_factory=float, gt=0)
+    energy_j: float = Field(default_factory=float, gt=0)
 
 
 class TeacherInfo(Model):
@@ -307,7 +309,7 @@ def results_document(
         dataset: Data set.
         seed: Of the run.
         transmitter: Costs of encoder + channel encoder: ``params``, ``macs``, ``sram_bytes``,
-            ``flash_bytes``, ``latency_s``; keys beside these are left out.
+            ``flash_bytes``, ``latency_s``, and ``energy_j`` where it is modelled; keys beside these are left out.
         encoder: The same of the encoder alone.
         budgets: The same keys; those that are absent or None have no limit.
         teacher: ``name``, ``params``, ``accuracy`` (fraction).

@@ -22,7 +22,8 @@ class Step:
         channels: Output channels; each stores an int32 bias and a float32 scale beside the weights.
         held_bytes: Activation bytes (int8) alive while the step runs: inputs, outputs, and any held shortcut.
         moved_bytes: Bytes read and written: inputs, weights, outputs.
-        ops: Operations dispatched (0 for a step that a choice leaves out).
+        ops: Operations dispatched (0 for a step that a choice leaves out, or that the radio does).
+        symbols: Complex symbols sent.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Step:
     held_bytes: int = 0
     moved_bytes: int = 0
     ops: int = 1
+    symbols: int = 0
 
 
 @dataclass(frozen=True)

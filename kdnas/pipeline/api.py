@@ -460,7 +460,7 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
         InputError: An unknown device, or no such architecture.
     """
     from kdnas.codec import CAT, channel_encoder_steps
-    from kdnas.cost import CostTables, exact_costs, layer_table
+    from kdnas.cost import CostTables, costs_of, exact_costs, layer_table
     from kdnas.zoo import resolve
 
     resolved = make_settings({"device": device, **settings})
@@ -479,18 +479,19 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     choices = space.check(found.choices)
     size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
     codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=size)
-    encoder = CostTables(space.units(), space.domains(), target.latency_s).steps(choices)
+    costs = costs_of(target)
+    encoder = CostTables(space.units(), space.domains(), costs).steps(choices)
     channel = channel_encoder_steps(codec.encoder.config)
-    total = exact_costs([*encoder, *channel], target.latency_s)
+    total = exact_costs([*encoder, *channel], costs)
     return {
         "device": target.name,
         "space": found.space,
-        "encoder": exact_costs(encoder, target.latency_s),
-        "channel_encoder": exact_costs(channel, target.latency_s),
+        "encoder": exact_costs(encoder, costs),
+        "channel_encoder": exact_costs(channel, costs),
         "transmitter": total,
         "budgets": dict(target.budgets),
         "fits": all(total[name] <= limit for name, limit in target.budgets.items()),
-        "layers": layer_table([*encoder, *channel], target.latency_s),
+        "layers": layer_table([*encoder, *channel], costs),
         **space.published_costs(choices),
     }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdnas import config
 from kdnas.channel import get_channel
 from kdnas.codec import CAT, channel_encoder_steps
-from kdnas.cost import CostTables, exact_costs
+from kdnas.cost import Cost, CostTables, costs_of, exact_costs
 from kdnas.data import Dataset, Splits, Views, load_dataset, make_splits
 from kdnas.device import DeviceClass, load_device
 from kdnas.distill import Distiller
@@ -137,6 +137,11 @@ class Context:
             return CAT(self.settings.spaces.feature_dim, self.device.link.symbols, encoder=size)
 
     @cached_property
+    def costs(self) -> list[Cost]:
+        """What is counted of a network on the device."""
+        return costs_of(self.device)
+
+    @cached_property
     def channel_steps(self) -> list[Step]:
         """The steps of the channel encoder, which counts against the device's budgets."""
         return channel_encoder_steps(self.codec().encoder.config)
@@ -144,12 +149,12 @@ class Context:
     @cached_property
     def channel_costs(self) -> dict[str, float]:
         """The channel encoder's own costs."""
-        return exact_costs(self.channel_steps, self.device.latency_s)
+        return exact_costs(self.channel_steps, self.costs)
 
     @cached_property
     def tables(self) -> CostTables:
         """The costs of the space on the device, encoder alone."""
-        return CostTables(self.space.units(), self.space.domains(), self.device.latency_s)
+        return CostTables(self.space.units(), self.space.domains(), self.costs)
 
     @cached_property
     def encoder_budgets(self) -> dict[str, float]:
@@ -171,7 +176,7 @@ class Context:
 
     def transmitter_costs(self, encoder_steps: list[Step]) -> dict[str, float]:
         """Costs of encoder and channel encoder, one after the other."""
-        return exact_costs([*encoder_steps, *self.channel_steps], self.device.latency_s)
+        return exact_costs([*encoder_steps, *self.channel_steps], self.costs)
 
     def check(self) -> None:
         """Refuse what can be refused before anything is trained.

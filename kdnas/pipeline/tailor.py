@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from kdnas.config import Settings, make_settings
+from kdnas.device import class_of
 from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link
 from kdnas.export import load_link, save_link
@@ -318,9 +319,10 @@ def begin(
         files[name] = run / "architecture.json"
     settings = make_settings(base, given)
     fleet = load_fleet(settings.tailor.fleet)
-    served = {device.device_class for device in fleet.device}
+    served = {class_of(device.device_class): device.device_class for device in fleet.device}
+    files = {served.get(class_of(name), name): path for name, path in files.items()}  # by the fleet's own names
     for name, path in files.items():
-        if name not in served:
+        if name not in served.values():
             raise InputError(
                 f"the fleet has no device of class {name!r}, for which there is an architecture: see --fleet"
             )

@@ -15,6 +15,7 @@ COST_NAMES = {
     "sram_bytes": "peak SRAM",
     "flash_bytes": "flash",
     "latency_s": "latency",
+    "energy_j": "energy",
 }
 
 
@@ -79,9 +80,10 @@ def cost_against_budget(results: Mapping[str, Any]) -> "Figure":
 
 def quantity(key: str, value: float) -> str:
     """A cost as a short text with its unit, for example ``35.4 k``, ``60.0 KiB``, ``8.1 ms``."""
-    if key == "latency_s":
-        for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-            if value >= 0.9995 * scale or unit == "µs":
+    if key in ("latency_s", "energy_j"):
+        base_unit = "s" if key == "latency_s" else "J"
+        for scale, unit in ((1.0, base_unit), (1e-3, f"m{base_unit}"), (1e-6, f"µ{base_unit}")):
+            if value >= 0.9995 * scale or scale == 1e-6:
                 return f"{value / scale:.3g} {unit}"
     base, units = (1024, ("B", "KiB", "MiB", "GiB")) if key.endswith("_bytes") else (1000, ("", "k", "M", "G"))
     step = 0

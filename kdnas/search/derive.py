@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdnas.cost import CostTables
-from kdnas.cost.exact import SUMS
 from kdnas.errors import InputError
 
 Array = NDArray[np.float64]
@@ -88,11 +87,11 @@ def cheapest_choices(tables: CostTables, cost: str) -> dict[str, Any]:
         return dict(zip(problem.labels, found[1], strict=True)) if found else None
 
     if cost == "sram_bytes":
-        peaks = sorted({float(peak) for held in tables.held for peak in held.max(1).values})
+        peaks = sorted({float(peak) for held in tables.peaks["sram_bytes"] for peak in held.max(1).values})
         limit = peaks[bisect_left(peaks, True, key=lambda peak: inside(peak) is not None)]
     else:
         # Where all values are equally likely, the programme keeps the cheapest partial architectures alone.
-        limit = sum(float(sums[:, SUMS.index(cost)].max()) for sums in tables.sums)
+        limit = sum(float(sums[:, tables.summed.index(cost)].max()) for sums in tables.sums)
     chosen = inside(limit)
     assert chosen is not None
     return {label: values[chosen.get(label, 0)] for label, values in tables.domains.items()}
@@ -114,9 +113,9 @@ class _Problem:
         self, tables: CostTables, log_probabilities: Mapping[str, Array], budgets: Mapping[str, float]
     ) -> None:
         self.tables, self.names = tables, list(budgets)
-        self.sums = [name for name in SUMS if name in budgets]
+        self.sums = [name for name in tables.summed if name in budgets]
         self.limits = np.array([budgets[name] for name in self.sums])
-        used = np.array([name in budgets for name in SUMS])
+        used = np.array([name in budgets for name in tables.summed])
         peak = budgets.get("sram_bytes", np.inf)
         # Units that depend on the same labels, or on a part of another's, become one factor.
         grouped: dict[tuple[str, ...], list[int]] = {}
@@ -136,7 +135,7 @@ class _Problem:
                 for label in own:
                     row = row * len(tables.domains[label]) + combos[:, labels.index(label)]
                 costs += tables.sums[index].numpy()[row][:, used]
-                held = np.maximum(held, tables.held[index].numpy()[row].max(1))
+                held = np.maximum(held, tables.peaks["sram_bytes"][index].numpy()[row].max(1))
             keep = held <= peak
             if not labels:
                 self.fixed += costs[0]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from kdnas.device import list_devices
+from kdnas.device import class_of, list_devices
 from kdnas.errors import InputError
 from kdnas.tailor.qos import EdgeDevice, NormalSnr, _Table
 
@@ -27,7 +27,7 @@ class Fleet(_Table):
         Raises:
             InputError: It has none.
         """
-        chosen = tuple(device for device in self.device if device.device_class == name)
+        chosen = tuple(device for device in self.device if class_of(device.device_class) == class_of(name))
         if not chosen:
             raise InputError(
                 f"the fleet has no device of class {name!r}: add one to its file, or set tailor.enabled = false"
@@ -94,7 +94,7 @@ def parse_fleet(document: Mapping[str, Any], source: str) -> Fleet:
         where = f"{source}: device {index + 1} ({device.name}): "
         if device.name in names[:index]:
             raise InputError(f"{where}name: an earlier device has it too; give each its own")
-        if device.device_class not in list_devices():
+        if class_of(device.device_class) not in list_devices():
             raise InputError(f"{where}class: {device.device_class!r} is none of {', '.join(list_devices())}")
         _check_channel(device.channel, where)
     return fleet

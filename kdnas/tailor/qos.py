@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from statistics import NormalDist
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from kdnas.device.energy import Spent, spent
 
 Positive = Annotated[float, Field(gt=0)]
 SnrDb = Annotated[float, Field(ge=-50, le=80)]
@@ -28,25 +30,6 @@ Snr = Annotated[
     Annotated[NormalSnr, Tag("table")] | Annotated[Range, Tag("range")],
     Discriminator(lambda value: "table" if isinstance(value, Mapping | NormalSnr) else "range"),
 ]
-
-
-class Cost(NamedTuple):
-    """What one image costs a device, split into computing and transmitting: seconds and joules."""
-
-    compute_s: float
-    transmit_s: float
-    compute_j: float
-    transmit_j: float
-
-    @property
-    def latency_s(self) -> float:
-        """T_comp + T_tx."""
-        return self.compute_s + self.transmit_s
-
-    @property
-    def energy_j(self) -> float:
-        """E_comp + E_tx."""
-        return self.compute_j + self.transmit_j
 
 
 class EdgeDevice(_Table):
@@ -93,18 +76,17 @@ class EdgeDevice(_Table):
             raise ValueError(f"snr_db is [low, high], not {list(self.snr_db)}")
         return self
 
-    def cost(self, macs: float, symbols: int) -> Cost:
+    def cost(self, macs: float, symbols: int) -> Spent:
         """What an image costs.
 
         Args:
             macs: Multiply-accumulates of the whole transmitter.
             symbols: k, complex symbols sent.
         """
-        cycles = self.cycles_per_mac * macs
-        transmit_s = symbols / self.symbol_rate_hz
-        return Cost(
-            cycles / self.compute_hz, transmit_s, self.kappa * cycles * self.compute_hz**2, self.tx_power_w * transmit_s
-        )
+        return spent(
+            macs, symbols, clock_hz=self.compute_hz, cycles_per_mac=self.cycles_per_mac, kappa=self.kappa,
+            symbol_rate_hz=self.symbol_rate_hz, tx_power_w=self.tx_power_w,
+        )  # fmt: skip
 
     def breaks(self, macs: float, symbols: int) -> Literal["latency", "energy"] | None:
         """The constraint that a code of ``symbols`` breaks, latency first; None where it keeps both."""

@@ -79,7 +79,7 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
 
     Args:
         run_dir: Its directory.
-        name: In the zoo: ``<device>-<dataset>`` unless given.
+        name: In the zoo: ``<device>-<dataset>`` in lower case unless given.
         out: A directory to copy to instead of the zoo.
 
     Returns:
@@ -94,7 +94,7 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
 
     run_dir = Path(run_dir)
     info = read_info(run_dir)
-    name = name or f"{info.device}-{info.dataset}"
+    name = name or f"{info.device}-{info.dataset}".lower()
     if out is None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(f"{name!r} is no name for an architecture: give one of lower-case letters, digits, and . _ -")
     path = run_dir / "results.json"

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdnas.codec import CAT
 from kdnas.codec.cat import ChannelEncoder
 from kdnas.codec.steps import channel_encoder_steps
-from kdnas.cost import COSTS, exact_costs, layer_table
+from kdnas.cost import COSTS, ON_ANY, costs_of, exact_costs, latency_cost, layer_table
+from kdnas.device import list_devices, load_device
 from kdnas.ops import ConvBN, Step, conv_step, linear_step, pool_step
 
 
@@ -16,18 +17,38 @@ def test_costs_are_sums_and_the_memory_a_maximum() -> None:
         Step("a", params=1, macs=20, weights=3, channels=4, held_bytes=500, moved_bytes=6),
         Step("b", params=7, macs=80, weights=9, channels=1, held_bytes=400, moved_bytes=2),
     ]
-    costs = exact_costs(steps, lambda macs, moved, ops: macs / 10 + moved + 100 * ops)
-    assert costs == {
-        "params": 8, "macs": 100, "flash_bytes": 12 + 8 * 5, "latency_s": 10 + 8 + 200, "sram_bytes": 500,
-    }  # fmt: skip
-    assert tuple(costs) == COSTS
-    assert "latency_s" not in exact_costs(steps)
+    latency = latency_cost(lambda macs, moved, ops: macs / 10 + moved + 100 * ops)
+    on_any = {"params": 8, "macs": 100, "flash_bytes": 12 + 8 * 5, "sram_bytes": 500}
+    assert exact_costs(steps) == on_any
+    assert exact_costs(steps, [*ON_ANY, latency]) == {**on_any, "latency_s": 10 + 8 + 200}
+
+
+@pytest.mark.parametrize("name", list_devices())
+def test_a_packaged_class_has_every_cost_and_its_radio_sends_for_energy_alone(name: str) -> None:
+    device = load_device(name)
+    assert device.energy is not None
+    costs = costs_of(device)
+    step, send = conv_step("a", 3, 8, 3, 28), Step("send", symbols=10, ops=0)
+    one, both = exact_costs([step], costs), exact_costs([step, send], costs)
+    assert tuple(one) == COSTS
+    assert one["latency_s"] == device.latency_s(step.macs, step.moved_bytes, 1)
+    cycles = step.macs * device.energy.clock_hz / device.hardware.macs_per_s
+    assert one["energy_j"] == pytest.approx(cycles * device.energy.kappa * device.energy.clock_hz**2, rel=1e-12)
+    sent_j = 10 / device.link.symbol_rate_hz * device.energy.tx_power_w
+    assert both == {**one, "energy_j": pytest.approx(one["energy_j"] + sent_j, rel=1e-12)}
+    assert [row["name"] for row in layer_table([step, send], costs)] == ["a", "send"]
+
+
+def test_a_device_without_a_model_of_energy_has_no_such_cost() -> None:
+    device = load_device("mcu").model_copy(update={"energy": None})
+    assert "energy_j" not in exact_costs([Step("a", macs=5)], costs_of(device))
 
 
 def test_a_step_that_is_left_out_costs_nothing() -> None:
     ran = [conv_step("a", 2, 3, 3, 8)]
     left = [*ran, Step("b", ops=0)]
-    assert exact_costs(left, lambda macs, moved, ops: 1.0) == exact_costs(ran, lambda macs, moved, ops: 1.0)
+    costs = [*ON_ANY, latency_cost(lambda macs, moved, ops: 1.0)]
+    assert exact_costs(left, costs) == exact_costs(ran, costs)
     assert [row["name"] for row in layer_table(left)] == ["a"]
 
 

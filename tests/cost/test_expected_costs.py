@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from supernets import every, roofline, small_domains
+from supernets import costs as device_costs
+from supernets import every, small_domains
 from torch import Tensor
 
 from kdnas.cost import COSTS, CostTables
@@ -16,7 +17,7 @@ FIXED = [linear_step("after", 64, 500)]
 
 def tables_of(name: str, **options: int) -> CostTables:
     space = make_space(name, **options)
-    return CostTables(space.units(), space.domains(), roofline, FIXED)
+    return CostTables(space.units(), space.domains(), device_costs, FIXED)
 
 
 def one_hot(tables: CostTables, choices: dict) -> dict[str, Tensor]:
@@ -53,7 +54,7 @@ def test_one_hot_expected_is_exact(name: str, size: int) -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sums_are_the_mean_over_all_architectures(name: str, seed: int) -> None:
     space = make_space(name)
-    tables = CostTables(space.units(), small_domains(space.domains(), seed, 250), roofline, FIXED)
+    tables = CostTables(space.units(), small_domains(space.domains(), seed, 250), device_costs, FIXED)
     p = {label: alpha.detach().softmax(0) for label, alpha in random_alphas(tables, seed).items()}
     mean, peak, total = dict.fromkeys(SUMS, 0.0), 0.0, 0.0
     for choices in every(tables.domains):
@@ -104,13 +105,13 @@ def test_gradients_match_finite_differences(name: str, cost: str) -> None:
 def test_what_is_fixed_is_added_and_only_the_larger_memory_counts(name: str) -> None:
     space = make_space(name)
     choices = space.random(torch.Generator().manual_seed(1))
-    alone = CostTables(space.units(), space.domains(), roofline).exact(choices)
+    alone = CostTables(space.units(), space.domains(), device_costs).exact(choices)
     small, large = linear_step("s", 3, 4), linear_step("l", 1, 10**7)
-    both = CostTables(space.units(), space.domains(), roofline, [small]).exact(choices)
+    both = CostTables(space.units(), space.domains(), device_costs, [small]).exact(choices)
     assert both["params"] == alone["params"] + 16
     assert both["macs"] == alone["macs"] + 12
     assert both["sram_bytes"] == alone["sram_bytes"]
-    assert CostTables(space.units(), space.domains(), None, [large]).exact(choices)["sram_bytes"] == 10**7 + 1
+    assert CostTables(space.units(), space.domains(), fixed=[large]).exact(choices)["sram_bytes"] == 10**7 + 1
 
 
 @pytest.mark.parametrize("name", SPACES)

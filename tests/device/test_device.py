@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kdnas.device import DeviceClass, list_devices, load_device
+from kdnas.device import DeviceClass, class_of, device_toml, list_devices, load_device
 from kdnas.device.files import _keys_at
 from kdnas.errors import InputError
 
-NAMES = ["mcu", "wearable", "phone", "gateway"]
-COSTS = {"params", "macs", "sram_bytes", "flash_bytes", "latency_s"}
+NAMES = ["mcu-256kB", "wearable", "mcu-512kB", "phone", "gateway"]
+COSTS = {"params", "macs", "sram_bytes", "flash_bytes", "latency_s", "energy_j"}
 WEARABLE = (files("kdnas.device") / "classes" / "wearable.toml").read_text(encoding="utf-8")
 
 
@@ -53,7 +53,7 @@ def to_toml(table: dict, prefix: str = "") -> str:
 # The registry.
 
 
-def test_the_four_classes_are_listed_from_small_to_large() -> None:
+def test_the_classes_are_listed_from_small_to_large() -> None:
     assert list_devices() == NAMES
 
 
@@ -69,11 +69,12 @@ def test_a_packaged_class_has_positive_budgets_and_explains_every_number(name: s
     assert set(device.notes.model_dump(exclude_none=True)) == set(shares)
     cited = {number for source in device.sources for number in source.numbers}
     stated = {f"hardware.{key}" for key in device.hardware.model_fields_set}
+    stated |= {f"energy.{key}" for key in device.energy.model_fields_set}
     stated |= {f"link.{key}" for key in device.link.model_fields_set - {"channels"}}
     assert cited == stated
 
 
-@pytest.mark.parametrize("key", sorted(COSTS - {"latency_s"}))
+@pytest.mark.parametrize("key", sorted(COSTS - {"latency_s", "energy_j"}))
 def test_budgets_grow_with_the_class(key: str) -> None:
     # Latency is no size: a faster device has the shorter deadline.
     given_budgets = [load_device(name).budgets[key] for name in NAMES if key in load_device(name).budgets]
@@ -88,13 +89,33 @@ def test_the_macs_budget_alone_does_not_break_the_latency_budget(name: str) -> N
     assert total_s <= device.budgets["latency_s"]
 
 
+def test_an_alias_is_the_same_class_under_its_own_name() -> None:
+    alias, device = load_device("mcu"), load_device("mcu-256kB")
+    assert alias.name == "mcu" and alias == device.model_copy(update={"name": "mcu"})
+    assert class_of("mcu") == "mcu-256kB" and class_of("phone") == "phone"
+    assert device_toml("mcu") == device_toml("mcu-256kB")
+
+
+def test_energy_by_hand(folder: Path) -> None:
+    device = load_device("mcu-512kB")
+    spent = device.spent(289e3, 625)
+    assert spent is not None
+    assert spent == pytest.approx((1e-3, 0.01, 1e-3 * 4.5e-27 * 480e6**3, 4e-4), rel=1e-12)
+    assert device.budgets["energy_j"] == pytest.approx(3.6e-3, rel=1e-12)
+    path = folder / "own.toml"
+    table = tomllib.loads(device_toml("mcu-512kB"))
+    del table["energy"], table["share"]["energy_j"], table["sources"]
+    path.write_text(to_toml(table))
+    assert load_device(path).spent(1, 1) is None
+
+
 def test_budgets_are_limit_times_share() -> None:
     device = load_device("mcu")
     window_s = 0.1 - 64 / 62.5e3
     assert device.budgets == {
         "params": int(1048576 * 0.035),
         "macs": int(130e6 * window_s * 0.1 * 0.7),
-        "sram_bytes": int(327680 * 0.05),
+        "sram_bytes": int(262144 * 0.0625),
         "flash_bytes": int(1048576 * 0.045),
         "latency_s": pytest.approx(window_s * 0.1, rel=1e-12),
     }
@@ -146,7 +167,9 @@ tables = st.fixed_dictionaries(
             | {key: st.integers(1000, 2**40) for key in ("sram_bytes", "flash_bytes")},
             optional={"weight_bytes": st.integers(1000, 2**40)},
         ),
-        "share": st.fixed_dictionaries({"params": fraction}, optional=dict.fromkeys(COSTS - {"params"}, fraction)),
+        "share": st.fixed_dictionaries(
+            {"params": fraction}, optional=dict.fromkeys(COSTS - {"params", "energy_j"}, fraction)
+        ),
         "link": st.fixed_dictionaries(
             {
                 "channels": st.lists(st.sampled_from(["awgn", "rician(k_db=3, fading=fast)"]), min_size=1, max_size=2),
@@ -158,7 +181,12 @@ tables = st.fixed_dictionaries(
         ),
         "codec": st.fixed_dictionaries({key: st.integers(1, 64) for key in ("tokens", "width", "depth")}),
     },
-    optional={"notes": st.fixed_dictionaries({"macs": words})},
+    optional={
+        "notes": st.fixed_dictionaries({"macs": words}),
+        "energy": st.fixed_dictionaries(
+            dict.fromkeys(("clock_hz", "kappa", "tx_power_w"), positive), optional={"image_j": positive}
+        ),
+    },
 )
 
 
@@ -253,7 +281,7 @@ def test_a_table_that_is_a_number_and_a_share_that_limits_nothing(folder: Path) 
 
 
 def test_names_and_files_that_are_not_there(folder: Path) -> None:
-    with pytest.raises(InputError, match="unknown device 'toaster': choose among mcu, wearable, phone, gateway"):
+    with pytest.raises(InputError, match="unknown device 'toaster': choose among " + ", ".join(NAMES)):
         load_device("toaster")
     with pytest.raises(InputError, match=r"cannot read .*absent.toml: No such file"):
         load_device(folder / "absent.toml")

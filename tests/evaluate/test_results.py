@@ -6,7 +6,7 @@ import pytest
 from kdnas.errors import InputError
 from kdnas.evaluate import results_document, validate_published, validate_results
 
-COSTS = {"params": 10, "macs": 100, "sram_bytes": 1000, "flash_bytes": 12, "latency_s": 0.01}
+COSTS = {"params": 10, "macs": 100, "sram_bytes": 1000, "flash_bytes": 12, "latency_s": 0.01, "energy_j": 1e-3}
 POINT = {
     "system": "kdnas",
     "channel": "awgn",
@@ -18,7 +18,7 @@ POINT = {
 }
 ROW = {
     **{key: value for key, value in POINT.items() if key != "n"},
-    **{key: value for key, value in COSTS.items() if key != "latency_s"},
+    **{key: value for key, value in COSTS.items() if key not in ("latency_s", "energy_j")},
     "device": "mcu",
     "dataset": "fashion-mini",
     "seed": 0,
@@ -52,8 +52,8 @@ def test_document_has_the_form_promised():
 
 
 def test_absent_budgets_and_foreign_costs_are_left_out():
-    made = document(budgets={**COSTS, "macs": None}, transmitter={**COSTS, "energy_j": 1.0})
-    assert list(made["budgets"]) == ["params", "sram_bytes", "flash_bytes", "latency_s"]
+    made = document(budgets={**COSTS, "macs": None}, transmitter={**COSTS, "cycles": 1.0})
+    assert list(made["budgets"]) == ["params", "sram_bytes", "flash_bytes", "latency_s", "energy_j"]
     assert list(made["transmitter"]) == list(COSTS)
     assert document(budgets={})["budgets"] == {}
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from supernets import roofline
+from supernets import costs as device_costs
 from torch import Tensor
 
 from kdnas import config
@@ -53,7 +53,7 @@ class World:
     ) -> Searcher:
         """A searcher whose default budgets about half of the architectures meet."""
         space = make_space(name, **OPTIONS[name])
-        tables = CostTables(space.units(), space.domains(), roofline)
+        tables = CostTables(space.units(), space.domains(), device_costs)
         if budgets is None:
             generator = torch.Generator().manual_seed(0)
             costs = [tables.exact(space.random(generator)) for _ in range(51)]

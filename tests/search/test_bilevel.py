@@ -116,7 +116,7 @@ def test_the_penalty_by_hand() -> None:
 
 @pytest.mark.parametrize("name", list_spaces())
 @pytest.mark.parametrize("share", [0.5, 2.0])
-@pytest.mark.parametrize("cost", ["params", "macs", "flash_bytes", "latency_s", "sram_bytes"])
+@pytest.mark.parametrize("cost", ["params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes"])
 def test_the_penalty_has_a_live_gradient(name: str, share: float, cost: str, float64: None) -> None:
     net = Supernet(name)
     budgets = {cost: share * float(net.tables.expected(net.probabilities())[cost].detach())}

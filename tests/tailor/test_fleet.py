@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnas.device import list_devices
+from kdnas.device import class_of, list_devices
 from kdnas.errors import InputError
 from kdnas.tailor import EdgeDevice, load_fleet
 from kdnas.tailor.fleet import Fleet, list_fleets, parse_fleet
@@ -37,7 +37,7 @@ def load(tmp_path: Path, text: str) -> Fleet:
 
 def test_the_default_fleet_serves_every_class() -> None:
     fleet = load_fleet("default")
-    assert len(fleet.device) >= 8 and set(list_devices()) == {d.device_class for d in fleet.device}
+    assert len(fleet.device) >= 8 and {class_of(d.device_class) for d in fleet.device} == set(list_devices())
     assert max(Counter(d.name for d in fleet.device).values()) == 1
     assert list_fleets() == ["default"]
 

@@ -447,7 +447,7 @@ def cost(
         typer.echo(f"as {found['space']} lists it for CIFAR-10: {params:,} parameters, {macs:,} multiply-accumulates")
 
 
-LISTS = ("devices", "datasets", "spaces", "teachers", "architectures", "cache")
+LISTS = ("devices", "datasets", "channels", "spaces", "teachers", "architectures", "cache")
 
 
 @app.command("list")
@@ -457,7 +457,7 @@ def list_(
     empty: Annotated[bool, typer.Option("--empty", help="With `cache`: remove everything in it.")] = False,
     json_: Json = False,
 ) -> None:
-    """What there is: devices, datasets, spaces, teachers, architectures, cache."""
+    """What there is: devices, datasets, channels, spaces, teachers, architectures, cache."""
     if what not in LISTS:
         raise InputError(f"cannot list {what!r}; there are {', '.join(LISTS)}")
     if empty and what != "cache":
@@ -484,6 +484,10 @@ def list_(
         from kdnas.data import list_datasets
 
         names = list_datasets()
+    elif what == "channels":
+        from kdnas.channel import describe_channel, list_channels
+
+        names = [describe_channel(name) for name in list_channels()]
     elif what == "spaces":
         from kdnas.space import list_spaces
 

@@ -80,7 +80,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "--resume" in result.stderr
 
 
-@pytest.mark.parametrize("what", ["devices", "datasets", "spaces", "teachers", "architectures", "cache"])
+@pytest.mark.parametrize("what", ["devices", "datasets", "channels", "spaces", "teachers", "architectures", "cache"])
 def test_lists_are_json(what: str) -> None:
     result = runner.invoke(app, ["list", what, "--json"])
     assert result.exit_code == 0 and isinstance(json.loads(result.stdout), list)

@@ -6,7 +6,7 @@ apart: a channel *generates* a state (``sample``), *applies* it, and *equalises*
 """
 
 from kdnas.channel.base import Channel, State
-from kdnas.channel.names import CHANNELS, get_channel, list_channels, parse_channel
+from kdnas.channel.names import CHANNELS, describe_channel, get_channel, list_channels, parse_channel
 from kdnas.channel.noise import ImageNoise, Randomness, complex_gaussian, noise_for, uniform
 from kdnas.channel.power import noise_power, power_normalise, prefix_mask
 from kdnas.channel.reliability import combined_snr_db, wiener_gain
@@ -19,6 +19,7 @@ __all__ = [
     "State",
     "combined_snr_db",
     "complex_gaussian",
+    "describe_channel",
     "get_channel",
     "list_channels",
     "noise_for",

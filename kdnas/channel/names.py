@@ -86,6 +86,20 @@ def list_channels() -> list[str]:
     return sorted(CHANNELS)
 
 
+def describe_channel(name: str) -> str:
+    """A channel of ``list_channels`` with all its options: their defaults, the words to choose from, or the type."""
+    told = []
+    for option, parameter in inspect.signature(CHANNELS[name], eval_str=True).parameters.items():
+        if get_origin(parameter.annotation) is Literal:
+            value = "|".join(get_args(parameter.annotation))
+        elif parameter.default in (None, inspect.Parameter.empty):
+            value = "TEXT" if parameter.annotation is str else "NUMBER"
+        else:
+            value = str(parameter.default)
+        told.append(f"{option}={value}")
+    return f"{name}({', '.join(told)})" if told else name
+
+
 def get_channel(text: str) -> Channel:
     """The channel that ``text`` describes: ``NAME`` or ``NAME(OPTION=VALUE, ...)``.
 

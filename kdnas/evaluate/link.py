@@ -115,8 +115,8 @@ def evaluate_answers(
         progress: Called with (images done, images in all) after each batch of a round.
 
     Returns:
-        By point, in the order channels x SNRs x lengths x offsets: (N, draws) bool, True where the answer was right; (N, 1)
-        for None, which comes last.
+        By point, in the order channels x SNRs x lengths x offsets: (N, draws) bool, True where the answer was right;
+        (N, 1) for None, which comes last.
 
     Raises:
         InputError: An unknown channel, a length that the link cannot send, no images, fewer than one draw, or a

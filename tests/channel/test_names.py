@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdnas.channel import CHANNELS, get_channel, list_channels, parse_channel
+from kdnas.channel import CHANNELS, describe_channel, get_channel, list_channels, parse_channel
 from kdnas.channel.awgn import Awgn
 from kdnas.errors import InputError
 
@@ -55,6 +55,19 @@ def test_any_text_is_a_channel_or_one_line(text):
 def test_faults_are_named(text, message):
     with pytest.raises(InputError, match=message):
         get_channel(text)
+
+
+def test_a_channel_is_described_with_its_options():
+    assert describe_channel("awgn") == "awgn"
+    assert describe_channel("trace") == "trace(file=TEXT, fading=block|fast, csi=perfect|none, equaliser=mmse|zf)"
+    assert describe_channel("erasure") == "erasure(p=0.1, burst=NUMBER, csi=perfect|none)"
+    assert describe_channel("rician").startswith("rician(k_db=6.0, fading=block|fast, csi=perfect|noisy|none, csi_e")
+    for name in set(list_channels()) - {"trace"}:  # words come with the default first
+        _, options = parse_channel(describe_channel(name).replace("NUMBER", "1"))
+        words = {key: value.split("|")[0] for key, value in options.items() if "|" in value}
+        text = f"{name}({', '.join(f'{key}={value}' for key, value in words.items())})"
+        made, plain = (vars(get_channel(one)) for one in (text, name))
+        assert all(made[key] == plain[key] for key in plain if key != "profile")
 
 
 def test_a_users_own_channel_is_found_with_its_options(monkeypatch):

@@ -44,6 +44,13 @@ Preset = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="Device class (kdnas list devices), a TOML file of your own, several with commas, or all."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option("--seed", help="Seed of everything random; several with commas.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory to make (default: below runs/).")]
 Set = Annotated[
     list[str] | None,
@@ -133,15 +140,91 @@ def _go(
 
     named = {key: value for key, value in given.items() if value is not None}
 
-    def read() -> tuple[dict[str, Any], Path]:
+    def read() -> tuple[dict[str, Any], dict[str, Any], Path]:
         layers = {**(load_config(config) if config else {}), **parse_assignments(pairs or []), **named}
-        return layers, resume or out or api.default_directory(make_settings(layers), verb)
+        many = _many(layers, resume) if verb in ("run", "tune") else {}
+        if many and any(value is not None for value in extra.values()):
+            raise InputError("an architecture of your own goes with one device class and one seed")
+        settings = make_settings(layers)
+        if resume or out:
+            return layers, many, resume or out  # type: ignore[return-value]
+        where = (verb, many["devices"], many["seeds"]) if many else (verb, settings.device, [settings.seed])
+        return layers, many, api.classes_directory(settings, *where)
 
     with ranks.joined():
-        layers, _last_run = ranks.by_main(read)
+        layers, many, _last_run = ranks.by_main(read)
         own = {key: value for key, value in extra.items() if value is not None}
-        path = getattr(api, verb)(out=out, resume=resume, say=say, progress=sys.stderr.isatty(), **own, **layers)
-        ranks.by_main(lambda: _finish(verb, path, as_json))
+        how: dict[str, Any] = {"out": out, "resume": resume, "say": say, "progress": sys.stderr.isatty()}
+        if many:
+            path = api.run_classes(**many, verb=verb, **how, **layers)
+        else:
+            path = getattr(api, verb)(**how, **own, **layers)
+        ranks.by_main(lambda: _finish_classes(path, as_json) if many else _finish(verb, path, as_json))
+
+
+def _many(layers: dict[str, Any], resume: Path | None) -> dict[str, Any]:
+    """Devices and seeds where there are several, taken out of ``layers``; nothing where there is one of both."""
+    device, seed = layers.get("device"), layers.get("seed")
+    several = isinstance(seed, list) or (isinstance(device, str) and (device == "all" or "," in device))
+    if resume is not None:
+        from kdnas.pipeline.classes import classes_document
+
+        if several:
+            raise InputError("a resumed run has its classes and seeds: leave out --device and --seed")
+        return {"devices": "", "seeds": []} if classes_document(resume) else {}
+    if not several:
+        return {}
+    layers.pop("device", None), layers.pop("seed", None)
+    return {"devices": device or "wearable", "seeds": seed if isinstance(seed, list) else [seed or 0]}
+
+
+def _finish_classes(path: Path, as_json: bool) -> None:
+    """Report several device classes."""
+    found = path / "pareto.json"
+    if as_json:
+        _print({"run": str(path), **({"document": json.loads(found.read_text())} if found.exists() else {})})
+        return
+    if found.exists():
+        _pareto_report(json.loads(found.read_text())["rows"])
+    say(f"run directory: {path}")
+    say(f"look at it:    {_program('tensorboard')} --logdir {path}")
+
+
+def _pareto_report(rows: list[dict[str, Any]]) -> None:
+    """One line for each device class: accuracy and costs, the costs at which no other class beats it marked."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from kdnas.evaluate.pareto import pareto_front
+    from kdnas.plot.cost import COST_NAMES, quantity
+
+    classes: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        classes.setdefault(row["device"], []).append(row)
+    means = {
+        name: {key: sum(row[key] for row in own) / len(own) for key in ("accuracy", *COST_NAMES) if key in own[0]}
+        for name, own in classes.items()
+    }
+    costs = [cost for cost in COST_NAMES if cost in rows[0]]
+    fronts = {
+        cost: pareto_front([mean[cost] for mean in means.values()], [mean["accuracy"] for mean in means.values()])
+        for cost in costs
+    }
+    first, snrs = rows[0], sorted({row["snr_db"] for row in rows})
+    table = Table(
+        title=f"{first['dataset']}, {len({row['seed'] for row in rows})} seed(s): test accuracy over {first['channel']}"
+        f" at {' or '.join(f'{snr:g}' for snr in snrs)} dB and full length, and what the transmitter costs",
+        caption="*: no other class is as accurate at less", box=SIMPLE, pad_edge=False,
+    )  # fmt: skip
+    for column in ("device", "accuracy", *(COST_NAMES[cost].removesuffix(" per image") for cost in costs)):
+        table.add_column(column, justify="left" if column == "device" else "right", no_wrap=True)
+    for place, (name, mean) in enumerate(means.items()):
+        table.add_row(
+            name, f"{mean['accuracy']:.1%}",
+            *(quantity(cost, mean[cost]) + ("*" if fronts[cost][place] else " ") for cost in costs),
+        )  # fmt: skip
+    Console().print(table)
 
 
 def _finish(verb: str, path: Path, as_json: bool) -> None:
@@ -242,7 +325,7 @@ def _given(
     space: str | None,
     teacher: str | None,
     preset: str | None,
-    seed: int | None,
+    seed: int | list[int] | None,
     workers: int | None = None,
     storage: str | None = None,
 ) -> dict[str, Any]:
@@ -253,17 +336,27 @@ def _given(
     }  # fmt: skip
 
 
+def _seeds(text: str | None) -> int | list[int] | None:
+    """One seed, or several with commas between."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise InputError(f"--seed takes a number from 0 on, or different ones with commas between, not {text!r}")
+    return [int(part) for part in parts] if len(parts) > 1 else int(parts[0])
+
+
 @app.command()
 @guard
 def run(
-    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
-    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    device: Devices = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seeds = None, out: Out = None, set_: Set = None, config: Config = None,
     resume: Resume = None, json_: Json = False,
     architecture: ArchitectureFile = None, weights: WeightsFile = None,
     workers: Workers = None, storage: Storage = None,
 ) -> None:  # fmt: skip
     """The whole way: teach, tune, search, distil, baseline, evaluate, plot."""
-    given = _given(device, dataset, space, teacher, preset, seed, workers, storage)
+    given = _given(device, dataset, space, teacher, preset, _seeds(seed), workers, storage)
     _go("run", given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
 
 
@@ -286,12 +379,12 @@ def teach(
 @app.command()
 @guard
 def tune(
-    device: Device = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
-    preset: Preset = None, seed: Seed = None, out: Out = None, set_: Set = None, config: Config = None,
+    device: Devices = None, dataset: DatasetName = None, space: SpaceName = None, teacher: TeacherName = None,
+    preset: Preset = None, seed: Seeds = None, out: Out = None, set_: Set = None, config: Config = None,
     resume: Resume = None, json_: Json = False, workers: Workers = None, storage: Storage = None,
 ) -> None:  # fmt: skip
     """Let Optuna set the penalty weights of a device class."""
-    given = _given(device, dataset, space, teacher, preset, seed, workers, storage)
+    given = _given(device, dataset, space, teacher, preset, _seeds(seed), workers, storage)
     _go("tune", given, config, set_, out, resume, json_)
 
 

@@ -190,6 +190,9 @@ class Tune(Section):
     """The Optuna study that sets lambda_kd and the lambda_c of a device class."""
 
     enabled: bool = Field(True, description="run the study in `kdnas run`")
+    parameters: list[Literal["kd", "penalty", "temperature", "learning_rate", "alpha_learning_rate"]] = Field(
+        ["kd", "penalty"], min_length=1, description="what the study sets, within kdnas.tune.space.RANGES"
+    )
     trials: int = Field(12, ge=1, description="trials in the study")
     startup_trials: int = Field(4, ge=1, description="random trials before the sampler and the pruner act")
     epochs: int = Field(3, ge=1, description="epochs of each trial's short search")

@@ -27,6 +27,7 @@ from kdnas.evaluate.fields import (
     Probability,
     Row,
 )
+from kdnas.evaluate.tune_rows import ParetoRow, ProxyRow, TuningRow, WorkersRow
 
 SCHEMA = 1
 COSTS = ("params", "macs", "sram_bytes", "flash_bytes", "latency_s", "energy_j")
@@ -284,6 +285,10 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "store": (StoreRow, ("dataset", "form", "seed")),
     "tailor": (TailorRow, ("dataset", "device", "system", "seed")),
     "stages": (StagesRow, ("dataset", "channel", "system", "snr_db", "seed")),
+    "pareto": (ParetoRow, ("dataset", "device", "seed")),
+    "tuning": (TuningRow, ("device", "system", "seed")),
+    "proxies": (ProxyRow, ("device", "seed", "architecture", "proxy", "judged")),
+    "workers": (WorkersRow, ("workers",)),
 }
 
 
@@ -380,7 +385,8 @@ def table_kind(value: Any, source: str = "the table") -> str:
 
     Returns:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
-        ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"`` or ``"stages"``.
+        ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``, ``"pareto"``,
+        ``"tuning"``, ``"proxies"`` or ``"workers"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.

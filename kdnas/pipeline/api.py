@@ -32,9 +32,7 @@ def _quiet(line: str) -> None:
 
 def default_directory(settings: Settings, verb: str) -> Path:
     """``runs/DEVICE-DATASET-PRESET-sSEED`` (with the verb in front where it is not ``run``)."""
-    parts = [] if verb == "run" else [verb]
-    device, dataset = Path(settings.device).stem, re.sub(r"[^\w.-]+", "-", settings.dataset)
-    return Path("runs") / "-".join([*parts, device, dataset, settings.preset, f"s{settings.seed}"])
+    return classes_directory(settings, verb, settings.device, [settings.seed])
 
 
 def _go(
@@ -212,6 +210,80 @@ def run(
         KeyboardInterrupt: Stopped by the user; ``resume`` goes on.
     """
     return _go("run", settings, out, resume, say, progress, architecture, weights)
+
+
+def run_classes(
+    devices: str | Sequence[str],
+    seeds: Sequence[int] = (0,),
+    *,
+    verb: str = "run",
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    say: Say = _quiet,
+    progress: bool = False,
+    **settings: Any,
+) -> Path:
+    """Several device classes and seeds, each in its own run directory, from one teacher and one store for each seed.
+
+    Args:
+        devices: ``all``, or the names of classes (or TOML files).
+        seeds: All classes are run with each.
+        verb: ``run`` or ``tune``.
+        out: The parent directory; by default ``runs/DEVICES-DATASET-PRESET-sSEEDS``.
+        resume: A parent directory to go on with; ``devices``, ``seeds`` and ``verb`` are then its own.
+        say: As in ``run``, like ``progress``.
+        progress: Show progress bars.
+        settings: By (dotted) key, the same for all.
+
+    Returns:
+        The parent directory; after ``run`` it holds ``pareto.json``, the report over classes.
+
+    Raises:
+        InputError: Something given is wrong; nothing was lost.
+        KeyboardInterrupt: Stopped by the user; ``resume`` goes on.
+    """
+    from kdnas.pipeline import classes
+
+    with ranks.joined():
+        if ranks.rank() > 0:
+            say = _quiet
+
+        def begun() -> list[str]:
+            if resume is not None:
+                document = classes.classes_document(Path(resume))
+                if document is None:
+                    raise InputError(f"{resume} is no directory of several device classes")
+                return [str(resume), document["verb"]]
+            names = classes.classes_of(devices if isinstance(devices, str) else ",".join(devices))
+            place = Path(out) if out is not None else classes_directory(make_settings(settings), verb, devices, seeds)
+            classes.begin(place, _absolute(make_settings(settings)), names, list(seeds), verb)
+            return [str(place), verb]
+
+        place, own = ranks.by_main(begun)
+        storage = _storage(settings)
+
+        def one(given: Mapping[str, Any], out: Path | None, resume: Path | None) -> Path:
+            return _go(own, given, out, resume, say, progress)
+
+        try:
+            classes.run_all(Path(place), {} if storage is None else {"tune.storage": storage}, one, say)
+        except InputError:
+            begun_before = any((child / "run.json").exists() for _, _, child in classes.children(Path(place)))
+            if ranks.rank() == 0 and not begun_before:
+                RunDirectory(Path(place)).discard()  # the corrected command can use the same place
+            raise
+        if own == "run":
+            ranks.by_main(lambda: classes.report(Path(place)) and None)
+        return Path(place)
+
+
+def classes_directory(settings: Settings, verb: str, devices: str | Sequence[str], seeds: Sequence[int]) -> Path:
+    """``runs/DEVICES-DATASET-PRESET-sSEEDS`` (with the verb in front where it is not ``run``)."""
+    names = devices if isinstance(devices, str) else ",".join(devices)
+    parts = [] if verb == "run" else [verb]
+    stems = "+".join(Path(name.strip()).stem for name in names.split(","))
+    dataset = re.sub(r"[^\w.-]+", "-", settings.dataset)
+    return Path("runs") / "-".join([*parts, stems, dataset, settings.preset, "s" + "-".join(map(str, seeds))])
 
 
 def teach(
@@ -408,6 +480,8 @@ def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:
         raise InputError(f"{source} does not exist: give a run directory or a published JSON file")
     if source.is_dir() and out is not None:
         raise InputError("the figures of a run go into its own folder: leave out --out")
+    if (source / "pareto.json").is_file():  # of several device classes
+        return plot_table(source / "pareto.json", source / "figures")
     return plot_run(source) if source.is_dir() else plot_table(source, out or source.parent)
 
 

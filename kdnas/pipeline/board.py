@@ -38,14 +38,17 @@ def add_run(directory: Path, settings: Mapping[str, Any], results: Mapping[str, 
         _add_hparams(writer, flat, metrics)
 
 
-def add_trial(directory: Path, row: Mapping[str, Any], budgets: Mapping[str, float]) -> None:
-    """One trial in the HParams tab: its weights, its accuracy and its costs over the budgets."""
+def add_trial(directory: Path, row: Mapping[str, Any], device: str, seed: int) -> None:
+    """One trial in the HParams tab: its weights, its accuracy and its costs over the budgets.
+
+    TensorBoard above several run directories shows the trials of all of them: so device and seed go along.
+    """
     worst = 1 + max(row["constraints"].values()) if row["constraints"] else None
     metrics = {"trial/accuracy": row["accuracy"], "trial/worst cost over budget": worst}
     metrics = {name: value for name, value in metrics.items() if value is not None}
     with _writer(directory, f"trials/{row['trial']:03d}") as writer:
-        settings = {**row["parameters"], "state": row["state"], "feasible": row["feasible"]}
-        _add_hparams(writer, settings, metrics)
+        told = {"device": device, "seed": seed, "state": row["state"], "feasible": row["feasible"]}
+        _add_hparams(writer, {**row["parameters"], **told}, metrics)
 
 
 def add_search(

@@ -45,7 +45,7 @@ def teach(context: Context, say: Say) -> None:
     )
 
 
-def _warmed(context: Context) -> dict[str, Tensor]:
+def warmed(context: Context) -> dict[str, Tensor]:
     """The warmed-up supernet that trials and the search branch from; trained once."""
     path = context.path / "checkpoints" / "warm-up.safetensors"
     if not ranks.by_main(path.exists):
@@ -68,7 +68,7 @@ def study_of(context: Context, helper: bool = False) -> Study:
         "settings": hash_of(defining, s.tune.model_dump(include={"startup_trials", "epochs", "steps"})),
     }  # fmt: skip
     return Study(
-        context.searcher, _warmed(context), s.search, s.loss, s.tune, context.path, s.seed, identity=identity,
+        context.searcher, warmed(context), s.search, s.loss, s.tune, context.path, s.seed, identity=identity,
         helper=helper,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def tune(context: Context, say: Say) -> None:
             torch.set_num_threads(threads or before)
 
             def on_trial(row: Mapping[str, Any]) -> None:
-                board.add_trial(context.path, row, context.searcher.budgets)
+                board.add_trial(context.path, row, context.device.name, s.seed)
                 value = "pruned" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
                 fits = "inside the budgets" if row["feasible"] else "outside the budgets"
                 by = f", by {row['worker']}" if row["worker"] else ""
@@ -155,7 +155,7 @@ def search(context: Context, say: Say) -> None:
     with context.directory.stage("search") as report:
         ranks.by_main(prepare)
         result = context.searcher.run(
-            settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=_warmed(context),
+            settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=warmed(context),
             on_epoch=lambda epoch, accuracy, likely: None, progress=context.progress,
         )  # fmt: skip
         architecture = Architecture(

@@ -20,6 +20,7 @@ from kdnas.plot.published_search import (
 )
 from kdnas.plot.published_store import store_figure
 from kdnas.plot.published_tailor import tailor_figure
+from kdnas.plot.published_tune import pareto_figure, proxies_figure, tuning_figure, workers_figure
 from kdnas.plot.search import alphas_figure, ranks_figure, trials_figure
 from kdnas.plot.style import figure_to_array, save
 
@@ -38,9 +39,11 @@ __all__ = [
     "figure_to_array",
     "loss_ablation_figure",
     "nas_bench_201_figure",
+    "pareto_figure",
     "plot_published",
     "plot_run",
     "plot_table",
+    "proxies_figure",
     "ranks_figure",
     "save",
     "search_baselines_figure",
@@ -50,4 +53,6 @@ __all__ = [
     "store_figure",
     "tailor_figure",
     "trials_figure",
+    "tuning_figure",
+    "workers_figure",
 ]

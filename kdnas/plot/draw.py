@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
-from kdnas.plot import published_distill, published_search, published_store, published_tailor
+from kdnas.plot import published_distill, published_search, published_store, published_tailor, published_tune
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
@@ -22,6 +22,7 @@ _FIGURES = {
     **published_distill.FIGURES,
     **published_store.FIGURES,
     **published_tailor.FIGURES,
+    **published_tune.FIGURES,
 }
 
 

@@ -26,7 +26,9 @@ from kdnas.space.base import SearchSpace
 from kdnas.space.registry import make_space
 
 EpochHook = Callable[[int, float, dict[str, float]], None]
-"""(epoch of the search from 0, accuracy of the derived network, costs of the likeliest one); may raise to stop."""
+"""(epoch of the search from 0, value of the derived network, costs of the likeliest one); may raise to stop."""
+Judge = Callable[[nn.Module, nn.Module, torch.device], float]
+"""What a derived encoder and its classifier are worth, in evaluation mode on a device: the more the better."""
 
 
 def search_batches(
@@ -73,6 +75,7 @@ class SearchResult:
         classifier: The linear layer that was trained with it.
         accuracy_relaxed: Of the relaxed supernet at its last temperature, on the architecture split's labels.
         accuracy_derived: Of ``network``, likewise.
+        value: What the judge of the search says of ``network``; without one ``accuracy_derived``.
         history: One row per epoch: probabilities, entropy, skips, expected and likely costs, accuracy.
         weights: The state of supernet, classifier and projector, from which another search can branch.
     """
@@ -84,6 +87,7 @@ class SearchResult:
     classifier: nn.Linear
     accuracy_relaxed: float
     accuracy_derived: float
+    value: float
     history: list[dict[str, Any]]
     weights: dict[str, Tensor] = field(repr=False)
 
@@ -141,6 +145,7 @@ class Searcher:
         *,
         weights: Mapping[str, Tensor] | None = None,
         on_epoch: EpochHook | None = None,
+        judge: Judge | None = None,
         progress: bool = True,
         key: str = "search",
     ) -> SearchResult:
@@ -152,7 +157,8 @@ class Searcher:
             directory: The run directory.
             name: Of the stage, for TensorBoard and checkpoints.
             weights: ``SearchResult.weights`` of an earlier search.
-            on_epoch: Called after each epoch of the search with the derived network's accuracy; may raise.
+            on_epoch: Called after each epoch of the search with the derived network's value; may raise.
+            judge: Gives derived networks their value; their accuracy unless given.
             progress: Show a progress bar.
             key: Names the stream of batches.
 
@@ -176,15 +182,15 @@ class Searcher:
             if on_epoch is None:
                 return {}
             relaxed = self.accuracy(space, task.classifier, module.device)
-            _, accuracy = self._derived(module, space, task.classifier, choices)
-            on_epoch(epoch, accuracy, self.tables.exact(module.export()))
+            _, accuracy, value = self._derived(module, space, task.classifier, choices, judge)
+            on_epoch(epoch, value, self.tables.exact(module.export()))
             return {"accuracy": accuracy, "accuracy_relaxed": relaxed, "gap": relaxed - accuracy}
 
         strategy = KDLDarts(space, self.tables, self.budgets, settings, measure)
         module = self._fit(strategy, space, task, settings, directory, name, weights, progress, key)
         choices = module.derived()
         relaxed = self.accuracy(space, task.classifier, module.device)
-        network, accuracy = self._derived(module, space, task.classifier, choices)
+        network, accuracy, value = self._derived(module, space, task.classifier, choices, judge)
         return SearchResult(
             choices=choices,
             costs=self.tables.exact(choices),
@@ -193,27 +199,38 @@ class Searcher:
             classifier=task.classifier,
             accuracy_relaxed=relaxed,
             accuracy_derived=accuracy,
+            value=value,
             history=module.history,
             weights={k: v.detach().clone() for k, v in task.state_dict().items() if ".alpha." not in k},
         )
 
     def _derived(
-        self, module: KDLDartsModule, space: SearchSpace, classifier: nn.Linear, choices: Mapping[str, Any]
-    ) -> tuple[nn.Module, float]:
-        """The network of ``choices`` with inherited weights, and its accuracy.
+        self,
+        module: KDLDartsModule,
+        space: SearchSpace,
+        classifier: nn.Linear,
+        choices: Mapping[str, Any],
+        judge: Judge | None,
+    ) -> tuple[nn.Module, float, float]:
+        """The network of ``choices`` with inherited weights, its accuracy, and its value.
 
-        Partial channels leave nothing to inherit: then the network is a fresh one, and the accuracy that of the
+        Partial channels leave nothing to inherit: then the network is a fresh one, and the others those of the
         supernet with these choices made.
         """
+
+        def judged(network: nn.Module) -> tuple[float, float]:
+            accuracy = self.accuracy(network, classifier, module.device)
+            return accuracy, accuracy if judge is None else judge(network, classifier, module.device)
+
         if module.relaxation.partial == 1:
             network = self.recalibrated(space.inherit(choices, space), module.device)
-            return network, self.accuracy(network, classifier, module.device)
+            return network, *judged(network)
         indices = {label: values.index(choices[label]) for label, values in self.tables.domains.items()}
         with module.relaxation.choosing(indices), keeping_buffers(space):
-            accuracy = self.accuracy(self.recalibrated(space, module.device), classifier, module.device)
+            values = judged(self.recalibrated(space, module.device))
         space.train()
         with seeded(self.seed, "fresh"):
-            return space.network(choices), accuracy
+            return space.network(choices), *values
 
     def warm_up(
         self, settings: config.Search, loss: config.Loss, directory: Path, name: str, *, progress: bool = True

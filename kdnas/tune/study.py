@@ -17,21 +17,21 @@ from kdnas import config
 from kdnas.config import without_password
 from kdnas.errors import InputError
 from kdnas.run.seeds import seed_of
-from kdnas.search.engine import Searcher, SearchResult
+from kdnas.search.engine import Judge, Searcher, SearchResult
 from kdnas.tune.slots import Slots
+from kdnas.tune.space import search_space, with_parameters
 from kdnas.tune.storage import open_storage
 
-KD_RANGE = (0.1, 10.0)
-PENALTY_RANGE = (0.01, 10.0)
-PENALISED = ("params", "macs", "sram_bytes")
+FOUND = ("choices", "costs", "likely", "gap", "accuracy_clean", "worker")
+"""What a trial leaves beside its value, its parameters and its constraints."""
 
 
 class Study:
-    """Finds penalty weights with which the search itself lands inside the budgets, and is accurate there.
+    """Finds weights with which the search itself lands inside the budgets, and is accurate there.
 
-    The value of a trial is the accuracy, on the architecture split, of its derived network with inherited weights. Its
-    constraints are cost / budget - 1 of the *likeliest* architecture, before the budgets are enforced: a trial is
-    feasible where the penalty alone kept the search inside. Unpromising trials are pruned after each epoch.
+    The value of a trial is what the judge says of its derived network with inherited weights (``kdnas.tune.objective``
+    for one). Its constraints are cost / budget - 1 of the *likeliest* architecture, before the budgets are enforced: a
+    trial is feasible where the penalty alone kept the search inside. Unpromising trials are pruned after each epoch.
 
     Several workers, on one machine or many, share a study that is kept where all of them reach it (``kdnas.tune.slots``
     says how). With one worker, trial n is a function of (seed, n) and of the trials before it, whether the study was
@@ -46,6 +46,7 @@ class Study:
         settings: Of the study; kept in ``settings.storage``, or ``study.db`` in the run directory.
         directory: The run directory.
         seed: Of parameters and batches.
+        judge: Gives derived networks their value; their accuracy without a channel unless given.
         identity: What defines the study, by name; workers with another identity do not share it.
         helper: One of several workers on this machine, but not the one that began: it finds the study as it is.
 
@@ -63,12 +64,13 @@ class Study:
         directory: Path,
         seed: int,
         *,
+        judge: Judge | None = None,
         identity: Mapping[str, Any] | None = None,
         helper: bool = False,
     ) -> None:
         self.searcher, self.weights, self.loss, self.settings = searcher, weights, loss, settings
         self.search = search.model_copy(update={"warmup_epochs": 0, "epochs": settings.epochs, "steps": settings.steps})
-        self.directory, self.seed = directory, seed
+        self.directory, self.seed, self.judge = directory, seed, judge
         self.identity = {"seed": seed, **(identity or {})}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = settings.storage or str(directory / "study.db")
@@ -134,16 +136,8 @@ class Study:
         return dead[-1].params if dead and set(dead[-1].params) == set(self.space()) else {}
 
     def space(self) -> dict[str, tuple[float, float]]:
-        """The ranges that trials are drawn from, log-uniform at first; what the user set to 0 is an ablation and stays.
-
-        - ``kd``: λ_kd.
-        - ``penalty.COST``: λ_c of each cost that has a budget.
-        """
-        found = {"kd": KD_RANGE} if self.loss.kd > 0 else {}
-        for name in PENALISED:
-            if name in self.searcher.budgets and self.search.penalty.get(name, 0) > 0:
-                found[f"penalty.{name}"] = PENALTY_RANGE
-        return found
+        """The bounds of each parameter of a trial."""
+        return search_space(self.settings.parameters, self.searcher.budgets, self.search, self.loss)
 
     def _try(self, trial: optuna.Trial, index: int) -> None:
         (self.directory / "checkpoints" / "trials" / f"{index:03d}.ckpt").unlink(missing_ok=True)
@@ -154,7 +148,7 @@ class Study:
         )
         with self.slots.beating(trial):
             try:
-                self.slots.tell(trial, self._search(trial, index).accuracy_derived)
+                self.slots.tell(trial, self._search(trial, index).value)
             except optuna.TrialPruned:
                 self.slots.tell(trial, state=TrialState.PRUNED)
             except UpdateFinishedTrialError:
@@ -165,25 +159,24 @@ class Study:
 
     def _search(self, trial: optuna.trial.Trial, index: int) -> SearchResult:
         drawn = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in self.space().items()}
-        penalty = {name.removeprefix("penalty."): value for name, value in drawn.items() if name != "kd"}
-        kd = drawn.get("kd", self.loss.kd)
+        search, loss = with_parameters(drawn, self.search, self.loss)
 
-        def on_epoch(epoch: int, accuracy: float, likely: dict[str, float]) -> None:
-            trial.report(accuracy, epoch)
+        def on_epoch(epoch: int, value: float, likely: dict[str, float]) -> None:
+            trial.report(value, epoch)
             if epoch + 1 < self.search.epochs and trial.should_prune():
                 self._constrain(trial, likely)
                 raise optuna.TrialPruned
 
         result = self.searcher.run(
-            self.search.model_copy(update={"penalty": {**self.search.penalty, **penalty}}),
-            self.loss.model_copy(update={"kd": kd}), self.directory, f"trials/{index:03d}", weights=self.weights,
-            on_epoch=on_epoch, progress=False, key=f"trial-{index}",
+            search, loss, self.directory, f"trials/{index:03d}", weights=self.weights, on_epoch=on_epoch,
+            judge=self.judge, progress=False, key=f"trial-{index}",
         )  # fmt: skip
         self._constrain(trial, result.likely)
         trial.set_user_attr("choices", result.choices)
         trial.set_user_attr("costs", result.costs)
         trial.set_user_attr("likely", result.likely)
         trial.set_user_attr("gap", result.gap)
+        trial.set_user_attr("accuracy_clean", result.accuracy_derived)
         return result
 
     def _constrain(self, trial: optuna.Trial, likely: Mapping[str, float]) -> None:
@@ -203,7 +196,7 @@ class Study:
             "constraints": trial.constraints,
             "feasible": all(value <= 0 for value in trial.constraints.values()),
             "epochs": len(trial.intermediate_values),
-            **{key: trial.user_attrs.get(key) for key in ("choices", "costs", "likely", "gap", "worker")},
+            **{key: trial.user_attrs.get(key) for key in FOUND},
         }
 
     def retries(self) -> list[dict[str, Any]]:

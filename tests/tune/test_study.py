@@ -31,7 +31,9 @@ class FakeSearcher:
         likely = {"params": 90.0 if settings.penalty.get("params", 0) > 0.3 else 150.0, "macs": 500.0}
         for epoch in range(settings.epochs):
             on_epoch(epoch, accuracy, likely)
-        return SimpleNamespace(accuracy_derived=accuracy, likely=likely, costs=likely, choices={}, gap=0.0)
+        return SimpleNamespace(
+            accuracy_derived=accuracy, value=accuracy, likely=likely, costs=likely, choices={}, gap=0.0
+        )  # fmt: skip
 
 
 def study(path: Path, searcher: Any, **change: Any) -> Study:

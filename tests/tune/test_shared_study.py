@@ -38,7 +38,9 @@ class SlowSearcher:
         for epoch in range(settings.epochs):
             time.sleep(0.15)
             on_epoch(epoch, accuracy, likely)
-        return SimpleNamespace(accuracy_derived=accuracy, likely=likely, costs=likely, choices={}, gap=0.0)
+        return SimpleNamespace(
+            accuracy_derived=accuracy, value=accuracy, likely=likely, costs=likely, choices={}, gap=0.0
+        )  # fmt: skip
 
 
 def study(storage: str, directory: Path, **identity: Any) -> Study:

@@ -249,6 +249,12 @@ class Distill(Section):
     snr: Literal["uniform", "rising"] = Field(
         "uniform", description="SNR in stage 2: drawn per sample, or one for each epoch, rising"
     )
+    link_draws: int = Field(
+        1, ge=1, description="stage 2: how often each image is sent in a step, each time under other conditions"
+    )
+    snr_margin_db: float = Field(
+        0.0, ge=0, description="stage 2: by how much the SNRs of training reach beyond the device's, on both sides"
+    )
     snr_error_db: float = Field(
         0.0, ge=0, description="stage 2: the SNR is told wrong by up to this much, to both ends"
     )
@@ -263,6 +269,12 @@ class Codec(Section):
     tokens: int | None = Field(None, ge=1, description="tokens of the channel encoder")
     width: int | None = Field(None, ge=4, description="width of a token")
     depth: int | None = Field(None, ge=1, description="transformer blocks of the channel encoder")
+    order: Literal["interleaved", "blocks"] = Field(
+        "interleaved", description="which token makes a symbol: all in turn, or one after another"
+    )
+    constellation: Literal["none", "qpsk", "16qam", "64qam", "256qam"] = Field(
+        "none", description="send only points of this constellation"
+    )
 
 
 class Evaluate(Section):
@@ -292,6 +304,9 @@ class Evaluate(Section):
     batch_size: int = Field(500, ge=1, description="images per batch")
     int8: bool = Field(
         False, description="also the transmitter in int8 (system kdnas-int8), which needs the extra `export`"
+    )
+    confidence: float = Field(
+        0.8, ge=0.5, lt=1, description="of the bounds by which `link.send` chooses a length; 0.5 has no margin"
     )
 
     @model_validator(mode="after")

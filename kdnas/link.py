@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdnas.channel import Randomness, get_channel, prefix_mask
+from kdnas.codec.adaptation import AccuracyTable
 from kdnas.errors import InputError
 
 FULL_SHARE = 0.25  # of the samples of a training batch, which send the full length
@@ -53,6 +54,20 @@ class Outcome(NamedTuple):
 
     features: Tensor
     logits: Tensor
+
+
+class Sent(NamedTuple):
+    """What ``Link.send`` sends.
+
+    Attributes:
+        symbols: (B, k') complex64; ``symbols.shape[1]`` says how many were used.
+        accuracy: What the adaptation table promises for them, in [0, 1].
+        met: Whether the accuracy and the deadline asked for are met.
+    """
+
+    symbols: Tensor
+    accuracy: float
+    met: bool
 
 
 def draw_conditions(
@@ -140,7 +155,12 @@ class Link(nn.Module):
         channel_decoder: Symbols (B, k), SNR (B,), lengths (B,) and effective SNR, (B,) or (B, k), to features
             (B, D); its ``symbols`` is the same k.
         semantic_decoder: Features (B, D) to logits (B, classes).
+
+    Attributes:
+        accuracies: The adaptation table that ``send`` needs; None where none was made.
     """
+
+    accuracies: AccuracyTable | None = None
 
     def __init__(
         self,
@@ -188,6 +208,50 @@ class Link(nn.Module):
         features = self.encoder(images)
         at = constant_conditions(len(images), snr_db, "awgn", length, features.device)
         return self.channel_encoder(features, at.snr_db, at.length)[:, :length]
+
+    def send(
+        self,
+        images: Tensor,
+        snr_db: float,
+        *,
+        min_accuracy: float | None = None,
+        deadline_s: float | None = None,
+        symbol_rate_hz: float | None = None,
+        channel: str | None = None,
+    ) -> Sent:
+        """Transmitter alone, with the shortest prefix that meets an accuracy, a deadline, or both.
+
+        With a deadline alone, the shortest prefix that is as accurate as any that there is time for. Where nothing
+        meets what is asked for, the longest prefix that there is time for is sent, and ``met`` is false.
+
+        Args:
+            images: (B, C, H, W) float32 in [0, 1].
+            snr_db: Average SNR in dB.
+            min_accuracy: In [0, 1], by the link's adaptation table.
+            deadline_s: For sending the symbols of one image, in seconds.
+            symbol_rate_hz: Complex symbols in a second; a deadline needs it.
+            channel: What the symbols go through; None counts with the worst channel of the table.
+
+        Raises:
+            InputError: The link has no adaptation table, neither accuracy nor deadline is given or one is out of its
+                range, a deadline stands without a rate, or the table lacks the channel.
+        """
+        if self.accuracies is None:
+            raise InputError(
+                "this link has no adaptation table, which send needs: run `kdnas evaluate` on its run and export it "
+                "again, or give encode the number of symbols"
+            )
+        if min_accuracy is None and deadline_s is None:
+            raise InputError("send needs min_accuracy, deadline_s, or both")
+        if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+            raise InputError(f"min_accuracy is a share from 0 to 1, not {min_accuracy}")
+        most = None
+        if deadline_s is not None:
+            if symbol_rate_hz is None or symbol_rate_hz <= 0 or deadline_s < 0:
+                raise InputError("deadline_s is 0 s or more, and needs symbol_rate_hz above 0")
+            most = math.floor(deadline_s * symbol_rate_hz * (1 + 1e-9))  # a product that is whole but for rounding
+        choice = self.accuracies.choose(snr_db, channel, min_accuracy=min_accuracy, most=most)
+        return Sent(self.encode(images, snr_db, choice.symbols), choice.accuracy, choice.met)
 
     def decode(
         self, received: Tensor, snr_db: float | Tensor, effective_snr_db: float | Tensor | None = None

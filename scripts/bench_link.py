@@ -139,7 +139,10 @@ def training(device: str, dataset: Dataset, given: argparse.Namespace) -> list[d
     size, draw = given.training_batch, torch.Generator().manual_seed(0)
     info: Any = link.info
     loss = KnowledgeLoss(
-        config.Loss(), info.feature_dim, torch.zeros(TEACHER_DIM), torch.ones(TEACHER_DIM)  # type: ignore[call-arg]
+        config.Loss(),
+        info.feature_dim,
+        torch.zeros(TEACHER_DIM),
+        torch.ones(TEACHER_DIM),  # type: ignore[call-arg]
     )
     rates = [(module, 1e-4) for module in (link, loss)]
     for channels in (tuple(info.channels), MANY_CHANNELS):

@@ -2,8 +2,8 @@
 
 One feature vector becomes a few tokens *per sample*; attention runs over those tokens only, never over the
 batch. The SNR and the wanted length condition every block (adaptive layer norm with gates: Peebles and Xie,
-arXiv 2212.09748, section 3.2). The code is an *ordered prefix*: token t makes the symbols t k/T ... (t+1)
-k/T - 1, and sending only the first k' symbols is valid for every k' in 1 ... k.
+arXiv 2212.09748, section 3.2). The code is an *ordered prefix*: sending only the first k' symbols is valid for
+every k' in 1 ... k.
 """
 
 import math
@@ -15,10 +15,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kdnas.channel import combined_snr_db, power_normalise, prefix_mask, wiener_gain
+from kdnas.codec.constellation import check_constellation, to_constellation
 from kdnas.errors import InputError
 
 # An SNR beyond these is treated as the end: nothing is gained above, nothing arrives below.
 SNR_LIMITS_DB = (-30.0, 40.0)
+ORDERS = ("blocks", "interleaved")
 
 
 class Condition(nn.Module):
@@ -79,9 +81,13 @@ class ChannelEncoder(nn.Module):
         heads: Attention heads; must divide ``width``.
         condition: Width of the embedding of SNR and length.
         expansion: Of the blocks' two-layer part.
+        order: ``blocks``: token t makes the symbols t k/T ... (t + 1) k/T - 1. ``interleaved``: symbol i comes from
+            token i mod T, so that a short prefix has a part of every token.
+        constellation: ``none``, or of which points the symbols are (``codec.constellation``); a sample's power is then
+            at most 1.
 
     Raises:
-        InputError: A size is below 1, or ``heads`` does not divide ``width``.
+        InputError: A size is below 1, ``heads`` does not divide ``width``, or an order or constellation is unknown.
     """
 
     def __init__(
@@ -94,10 +100,15 @@ class ChannelEncoder(nn.Module):
         heads: int = 2,
         condition: int = 16,
         expansion: int = 2,
+        order: str = "blocks",
+        constellation: str = "none",
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = _config(locals())
+        if order not in ORDERS:
+            raise InputError(f"no order {order!r} of symbols: choose one of {', '.join(ORDERS)}")
         self.symbols, self.tokens, self.per_token = symbols, tokens, -(-symbols // tokens)
+        self.order, self.constellation = order, check_constellation(constellation)
         self.embed = nn.Linear(feature_dim, tokens * width)
         self.condition = Condition(1, symbols, condition)
         self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
@@ -113,15 +124,21 @@ class ChannelEncoder(nn.Module):
             length: (B,) int64, symbols to send, 1 ... k.
 
         Returns:
-            (B, k) complex64: mean |x|^2 = 1 over the first ``length`` symbols of each sample, 0 after them.
+            (B, k) complex64: mean |x|^2 = 1 over the first ``length`` symbols of each sample, 0 after them; with a
+            constellation its points, and mean |x|^2 at most 1.
         """
         condition = self.condition(length, snr_db)
         tokens = self.embed(z).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)
-        pairs = self.head(tokens).flatten(1).unflatten(1, (-1, 2))[:, : self.symbols]  # (B, k, 2)
+        pairs = self.head(tokens).unflatten(2, (-1, 2))  # (B, T, ceil(k/T), 2)
+        if self.order == "interleaved":
+            pairs = pairs.transpose(1, 2)
+        pairs = pairs.flatten(1, 2)[:, : self.symbols]  # (B, k, 2)
         pairs = pairs * (1 + self.gain(condition))[..., None]
-        return power_normalise(torch.view_as_complex(pairs.float()), prefix_mask(length, self.symbols))
+        sent = prefix_mask(length, self.symbols)
+        code = power_normalise(torch.view_as_complex(pairs.float()), sent)
+        return code if self.constellation == "none" else to_constellation(code, sent, self.constellation)
 
 
 class ChannelDecoder(nn.Module):
@@ -184,7 +201,7 @@ def _config(arguments: dict[str, Any]) -> dict[str, Any]:
     """The constructor's arguments as a plain dict (JSON), checked."""
     config = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
     for name, value in config.items():
-        if value < 1:
+        if isinstance(value, int) and value < 1:
             raise InputError(f"the codec's {name} is {value}: give at least 1")
     if config["width"] % config["heads"]:
         raise InputError(f"the codec's heads ({config['heads']}) must divide its width ({config['width']})")
@@ -210,8 +227,8 @@ class CAT(nn.Module):
         self,
         feature_dim: int,
         symbols: int,
-        encoder: dict[str, int] | None = None,
-        decoder: dict[str, int] | None = None,
+        encoder: dict[str, Any] | None = None,
+        decoder: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = ChannelEncoder(feature_dim, symbols, **encoder or {})

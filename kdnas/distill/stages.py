@@ -201,17 +201,20 @@ class LinkStage(Stage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on one batch, its conditions and noise drawn from the batch's key."""
+        s = self.settings
         lesson = self.lessons(batch, self.device, self.loss.needs_teacher, pixels=not self.frozen)
         z = self.kept[batch.view, batch.ids].to(self.device) if self.frozen else self.link.encoder(lesson.images)
+        # The encoder works once for each image, however often its features are sent.
+        z, lesson = z.repeat(s.link_draws, 1), lesson.repeat(s.link_draws)
         noise = generator("link", *batch.key, device=self.device)
         conditions = draw_conditions(
             len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise,
-            self.full_share, error_db=self.settings.snr_error_db,
+            self.full_share, error_db=s.snr_error_db,
         )  # fmt: skip
         sent = z
-        if self.settings.feature_noise:
+        if s.feature_noise:
             draw = torch.randn(z.shape, generator=noise, device=noise.device)
-            sent = z + self.settings.feature_noise * z.detach().std(0) * draw
+            sent = z + s.feature_noise * z.detach().std(0) * draw
         arrived = self.link.through(sent, conditions, noise)
         features, logits, rate = arrived.features, arrived.logits, None
         if self.loss.bottleneck is not None:

@@ -1,5 +1,6 @@
 """Found networks as files: plain-torch source, weights, and the link; and back again; its halves as ONNX."""
 
+from kdnas.export.adaptation import save_adaptation
 from kdnas.export.files import (
     LinkInfo,
     load_architecture,
@@ -25,6 +26,7 @@ __all__ = [
     "load_weights",
     "pack",
     "read_info",
+    "save_adaptation",
     "save_link",
     "unpack",
 ]

@@ -5,6 +5,7 @@
 ``encoder.safetensors``  the encoder's weights
 ``link.safetensors``     the weights of channel encoder, channel decoder and semantic decoder
 ``link.json``            how these fit together (``LinkInfo``), with their hashes; written last
+``adaptation.json``      which length has which accuracy where; comes with the evaluation, and may be missing
 """
 
 import json
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from kdnas.codec import Codec, codec_name
 from kdnas.errors import InputError
+from kdnas.export.adaptation import NAME as ADAPTATION
+from kdnas.export.adaptation import load_adaptation
 from kdnas.export.source import encoder_source
 from kdnas.link import Link
 from kdnas.run.files import atomic_write, sha256_file, write_json
@@ -43,8 +46,8 @@ class CodecInfo(_Strict):
     name: Name = "cat"
     feature_dim: Count
     symbols: Count
-    encoder: dict[Name, Count]
-    decoder: dict[Name, Count]
+    encoder: dict[Name, Count | Name]
+    decoder: dict[Name, Count | Name]
 
 
 class LinkInfo(_Strict):
@@ -120,6 +123,7 @@ def save_link(directory: str | Path, architecture: Architecture, link: Link, met
     source = encoder_source(network, about)
     _prove(source, network, options)
 
+    (directory / ADAPTATION).unlink(missing_ok=True)  # of the link that stood here before
     architecture.save(directory / "architecture.json")
     for name, data in weights.items():
         atomic_write(directory / name, data)
@@ -209,6 +213,7 @@ def load_link(directory: str | Path) -> Link:
     halves.to_empty(device="cpu").load_state_dict(state)
     link.encoder = _encoder(directory, info)
     link.info = info  # type: ignore[assignment]
+    link.accuracies = load_adaptation(directory)
     return link.eval()
 
 

@@ -34,9 +34,7 @@ _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _BATCH = 32
 
 
-def quantised(
-    model: bytes, images: Tensor, *, snr_db: tuple[float, float], symbols: int, seed: int = 0
-) -> bytes:
+def quantised(model: bytes, images: Tensor, *, snr_db: tuple[float, float], symbols: int, seed: int = 0) -> bytes:
     """A transmitter with int8 weights and activations.
 
     Args:

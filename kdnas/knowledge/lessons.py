@@ -28,6 +28,13 @@ class Lesson(NamedTuple):
     features: Tensor | None
     probabilities: Tensor | None
 
+    def repeat(self, times: int) -> "Lesson":
+        """The lesson ``times`` over, its images left out: (times B, ...), whole batches one after another."""
+        features, probabilities = (
+            None if part is None else part.repeat(times, 1) for part in (self.features, self.probabilities)
+        )
+        return Lesson(self.images[:0], self.labels.repeat(times), features, probabilities)
+
 
 class Lessons:
     """Turns batches of ids into pixels and stored knowledge; only a ``LiveTeacher`` is ever run.

@@ -151,10 +151,9 @@ class Baselines:
             knowledge.load_state_dict(features.state_dict())
         else:
             classifier, knowledge = clean_stage(context, network, loss, "kdnas")
-        radio = context.device.link
         return context.distiller(loss.kd > 0, d).through_link(
-            network, classifier, knowledge, codec, snr_db=radio.snr_db, channels=radio.channels,
-            name=f"{name}/stage2", full_share=1.0,
+            network, classifier, knowledge, codec, snr_db=context.training_snr_db,
+            channels=context.device.link.channels, name=f"{name}/stage2", full_share=1.0,
         )  # fmt: skip
 
     def _make(self, name: str) -> None:

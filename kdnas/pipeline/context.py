@@ -129,12 +129,19 @@ class Context:
         """The search space, not relaxed."""
         return make_space(self.settings.space, **self.space_options)
 
-    def codec(self) -> CAT:
-        """A fresh CAT, sized to the device."""
+    def codec(self, symbols: int | None = None) -> CAT:
+        """A fresh CAT, sized to the device; for fewer ``symbols`` than the device's where they are given."""
         own, given = self.device.codec, self.settings.codec
-        size = {name: getattr(given, name) or getattr(own, name) for name in ("tokens", "width", "depth")}
+        encoder = {name: getattr(given, name) or getattr(own, name) for name in ("tokens", "width", "depth")}
+        encoder |= {"order": given.order, "constellation": given.constellation}
         with seeded(self.settings.seed, "codec"):
-            return CAT(self.settings.spaces.feature_dim, self.device.link.symbols, encoder=size)
+            return CAT(self.settings.spaces.feature_dim, symbols or self.device.link.symbols, encoder=encoder)
+
+    @property
+    def training_snr_db(self) -> tuple[float, float]:
+        """Lowest and highest SNR of stage 2, in dB: the device's range and the margin."""
+        (low, high), margin = self.device.link.snr_db, self.settings.distill.snr_margin_db
+        return low - margin, high + margin
 
     @cached_property
     def costs(self) -> list[Cost]:

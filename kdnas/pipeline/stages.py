@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdnas import __version__, config
 from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
-from kdnas.export import load_link, load_weights, save_link
+from kdnas.export import load_link, load_weights, save_adaptation, save_link
 from kdnas.link import Link
 from kdnas.loss import KnowledgeLoss
 from kdnas.pipeline import board
@@ -233,7 +233,7 @@ def both_stages(context: Context, network: nn.Module, loss: config.Loss, name: s
     """Stage 1, kept when finished, and stage 2."""
     classifier, knowledge = clean_stage(context, network, loss, name)
     return context.distiller(teacher=loss.kd > 0).through_link(
-        network, classifier, knowledge, context.codec(), snr_db=context.device.link.snr_db,
+        network, classifier, knowledge, context.codec(), snr_db=context.training_snr_db,
         channels=context.device.link.channels, name=f"{name}/stage2",
     )  # fmt: skip
 
@@ -262,12 +262,12 @@ def save(context: Context, directory: Path, architecture: Architecture, link: Li
     save_link(
         directory, architecture, link,
         {"device": device.name, "dataset": context.dataset.name, "classes": list(context.dataset.classes),
-         "channels": list(device.link.channels), "snr_db": list(device.link.snr_db)},
+         "channels": list(device.link.channels), "snr_db": list(context.training_snr_db)},
     )  # fmt: skip
 
 
 def evaluate(context: Context, say: Say) -> None:
-    """Accuracy on test data for every channel, SNR and length; writes ``results.json``."""
+    """Accuracy for every channel, SNR and length: ``results.json`` on test data, ``adaptation.json`` on its split."""
     s, device = context.settings, context.device
     with context.directory.stage("evaluate") as report:
         images, labels = context.dataset.test_images, context.dataset.test_labels
@@ -279,15 +279,23 @@ def evaluate(context: Context, say: Say) -> None:
         baseline = context.path / "baselines" / "no-kd"
         if (baseline / "link.json").exists():
             links["no-kd"] = load_link(baseline)
+        how: dict[str, Any] = {
+            "channels": s.evaluate.channels or device.link.channels, "snrs_db": s.evaluate.snrs_db, "lengths": lengths,
+            "draws": s.evaluate.draws, "batch_size": s.evaluate.batch_size, "seed": s.seed,
+        }  # fmt: skip
         for system, link in links.items():
             curves += evaluate_link(
                 link.to(torch_device(s.accelerator)), images, labels, system=system,
-                channels=s.evaluate.channels or device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=lengths,
-                snr_offsets_db=[0.0, *s.evaluate.snr_offsets_db], draws=s.evaluate.draws, ci95=s.evaluate.ci95,
-                max_draws=s.evaluate.max_draws, batch_size=s.evaluate.batch_size, seed=s.seed,
+                snr_offsets_db=[0.0, *s.evaluate.snr_offsets_db], ci95=s.evaluate.ci95, max_draws=s.evaluate.max_draws,
+                **how,
             )  # fmt: skip
         mismatch = [row for row in curves if "snr_offset_db" in row]
         curves = [row for row in curves if "snr_offset_db" not in row]
+        ids, data = context.splits.architecture_labelled, context.dataset
+        held = (data.train_images[ids], data.train_labels[ids], ids)
+        save_adaptation(
+            context.path, evaluate_link(links["kdnas"], *held, system="kdnas", **how), s.evaluate.confidence
+        )
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher
         encoder_steps = context.tables.steps(architecture_of(context).choices)

@@ -89,6 +89,7 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
         InputError: The run is not finished or is damaged, its results are of another, or the name is unfit.
     """
     from kdnas.evaluate import validate_results
+    from kdnas.export.adaptation import NAME as ADAPTATION
     from kdnas.export.files import FILES, HASHED, check_hashes, load_link, read_info
     from kdnas.run.files import atomic_write, read_json
 
@@ -111,6 +112,7 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
 
     target = ROOT / name if out is None else Path(out)
     # link.json is last: without it nothing is listed, and its hashes refuse a mixture.
-    for file in ("results.json", *FILES):
+    measured = [ADAPTATION] if (run_dir / ADAPTATION).exists() else []
+    for file in ("results.json", *measured, *FILES):
         atomic_write(target / file, (run_dir / file).read_bytes())
     return target

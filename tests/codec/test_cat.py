@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdnas.codec import CAT, ChannelDecoder, ChannelEncoder
+from kdnas.codec.cat import ORDERS
 from kdnas.errors import InputError
 
 D, K, B = 20, 12, 6
@@ -46,6 +47,30 @@ def test_any_sizes_give_a_valid_prefix_code(d, k, tokens, seed):
     power = code.abs().square().sum(1) / length
     assert torch.allclose(power, torch.ones(5), atol=1e-4)
     assert made.decoder(code, snr, length).shape == (5, d)
+
+
+@settings(max_examples=15, deadline=None)
+@given(k=st.integers(1, 24), tokens=st.integers(1, 9), order=st.sampled_from(ORDERS), seed=st.integers(0, 99))
+def test_every_prefix_is_decoded_from_its_own_symbols_alone(k, tokens, order, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = CAT(7, k, encoder={"tokens": tokens, "order": order}, decoder={"tokens": tokens})
+        z, snr, length = torch.randn(k, 7), torch.randn(k), torch.arange(1, k + 1)
+        code = made.encoder(z, snr, length)
+        assert torch.allclose(code.abs().square().sum(1) / length, torch.ones(k), atol=1e-4)
+        assert torch.equal(code != 0, torch.arange(k) < length[:, None])
+        rest = torch.where(code == 0, torch.randn(k, k, dtype=torch.complex64), code)
+    assert torch.equal(made.decoder(rest, snr, length), made.decoder(code, snr, length))
+
+
+def test_the_order_says_which_token_makes_a_symbol():
+    for order, first in (("blocks", [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]), ("interleaved", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1])):
+        made = ChannelEncoder(5, 10, tokens=4, order=order)
+        made.head.register_forward_hook(lambda m, x, y: torch.arange(4.0)[None, :, None].expand_as(y) + 1)
+        made.gain.register_forward_hook(lambda m, x, y: torch.zeros_like(y))
+        code = made(torch.randn(1, 5), torch.zeros(1), torch.tensor([10]))[0]
+        seen = (code.real / code.real[0]).round().sub(1).int().tolist()
+        assert seen == first
 
 
 @pytest.mark.parametrize("length", range(1, K + 1))

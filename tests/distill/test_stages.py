@@ -101,8 +101,9 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
 
 CHANGES: list[dict] = [
     {"kd": 3.0}, {"snr_db": (-10.0, 0.0)}, {"channels": ("rayleigh",)}, {"labelled_fraction": 0.75},
-    {"schedule": "constant"}, {"snr": "rising"}, {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"unlabelled": False}, {"epochs": 0},
-    {"loss": {"bottleneck": 0.1}}, {"loss": {"bottleneck": 0.1, "prior": "log-uniform"}},
+    {"schedule": "constant"}, {"snr": "rising"}, {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"link_draws": 2},
+    {"unlabelled": False}, {"epochs": 0}, {"loss": {"bottleneck": 0.1}},
+    {"loss": {"bottleneck": 0.1, "prior": "log-uniform"}},
     {"loss": {"consistency": 1.0}}, {"loss": {"angle": 1.0}},
 ]  # fmt: skip
 
@@ -236,3 +237,14 @@ def test_the_encoder_moves_in_stage_2_only_where_its_rate_says_so(world: tuple, 
     link = trained(world, tmp_path, encoder_rate=rate)
     same = all(torch.equal(v, link.before[k]) for k, v in link.encoder.state_dict().items())
     assert same == (rate == 0)
+
+
+def test_an_image_that_is_sent_several_times_passes_the_encoder_once(world: tuple) -> None:
+    sent = stage(world, link_draws=3, link_batch_size=16)
+    counts = {"encoder": 0, "codec": 0}
+    sent.link.encoder.register_forward_hook(lambda m, x, y: counts.update(encoder=counts["encoder"] + len(y)))
+    sent.link.channel_encoder.register_forward_hook(lambda m, x, y: counts.update(codec=counts["codec"] + len(y)))
+    sent.log_dict = lambda *args: None  # type: ignore[method-assign, assignment]
+    ids = world[1].weights_labelled[:16]
+    sent.training_step(Batch(ids, world[0].train_labels[ids], 0, (0, 0, 0)), 0)
+    assert counts == {"encoder": 16, "codec": 48}

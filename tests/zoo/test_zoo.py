@@ -12,7 +12,7 @@ from kdnas import zoo
 from kdnas.codec import CAT
 from kdnas.errors import InputError
 from kdnas.evaluate import results_document
-from kdnas.export import save_link
+from kdnas.export import save_adaptation, save_link
 from kdnas.link import Link
 from kdnas.space import Architecture, make_space
 
@@ -75,6 +75,10 @@ def test_a_published_run_opens_by_its_name(run_dir: Path) -> None:
         assert torch.equal(by_run.decode(sent, 5.0), by_name.decode(sent, 5.0))
         assert torch.equal(kdnas.load_encoder("mcu-toy")(images), by_name.encoder(images))
     assert zoo.publish(run_dir) == target and zoo.publish(run_dir, "other").name == "other"
+    row = {"channel": "awgn", "snr_db": 0.0, "symbols": 4, "accuracy": 0.5, "ci95": 0.1, "n": 9}
+    save_adaptation(run_dir, [row], 0.8)
+    zoo.publish(run_dir)
+    assert kdnas.load("mcu-toy").accuracies.lengths == [4]
 
 
 def test_near_misses_are_suggested(run_dir: Path, tmp_path: Path) -> None:

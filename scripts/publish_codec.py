@@ -1,0 +1,197 @@
+"""Make the tables about the codec in runs/published/: one subcommand each.
+
+    python scripts/publish_codec.py lengths --dataset fashion-mini --seeds 0 1 2 3 4
+    python scripts/publish_codec.py snrs --dataset fashion-mini --seeds 0 1 2 3 4
+    python scripts/publish_codec.py constellation --dataset fashion-mini --seeds 0 1 2
+    python scripts/publish_codec.py mismatch --dataset fashion-mini --seeds 0 1 2
+
+All links train the same architecture, a published one, from the same first stage (made once for a data set and seed),
+with the same images, batches and steps, and are judged on test data once, at the end. ``one-model`` is made for all
+SNRs and lengths; a ``dedicated`` one for one length, or at one SNR. What is finished is kept in --work and not done
+again, whatever has changed since in the code: begin another --work then. Several processes may share one --work, each
+with data sets, seeds and --models of its own; a last call with all of them writes the table.
+"""
+
+import argparse
+import copy
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from publish_distill import Case, kept, network
+from torch import Tensor, nn
+
+from kdnas.config import make_settings
+from kdnas.evaluate import evaluate_link
+from kdnas.link import FULL_SHARE, Link
+from kdnas.loss import KnowledgeLoss
+from kdnas.pipeline.context import Context
+from kdnas.run.files import hash_of, write_json
+from kdnas.run.tensors import read_tensors, torch_device, write_tensors
+
+OFFSETS_DB = [-3.0, 0.0, 3.0]
+CONSTELLATIONS = ("none", "qpsk", "16qam", "64qam", "256qam")
+
+
+class Model(NamedTuple):
+    """A link to train: what it changes in the settings, and for which SNR or length alone it is made."""
+
+    name: str
+    changes: Mapping[str, Any] = MappingProxyType({})
+    snr_db: float | None = None
+    symbols: int | None = None
+
+
+ONE = Model("one-model")
+
+
+def models(given: argparse.Namespace) -> list[Model]:
+    """What the table compares."""
+    if given.table == "lengths":
+        made = [ONE, *(Model(f"length-{n}", symbols=n) for n in given.lengths)]
+    elif given.table == "snrs":
+        made = [ONE, *(Model(f"snr-{snr:g}", snr_db=snr) for snr in given.snrs)]
+    elif given.table == "constellation":
+        made = [Model(name, {"codec.constellation": name}) for name in CONSTELLATIONS]
+    else:
+        made = [ONE, Model("told-wrong", {"distill.snr_error_db": 3.0})]
+    return [model for model in made if not given.models or model.name in given.models]
+
+
+def opened(case: Case, given: argparse.Namespace) -> tuple[Context, dict[str, Tensor]]:
+    """Teacher, store, and the weights after stage 1, made by the first process that needs them."""
+    given.work.mkdir(parents=True, exist_ok=True)
+    with (given.work / f"{case.name}-s{case.data_seed}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        context = case.context(given)
+        path = context.path / f"stage1-{given.architecture}.safetensors"
+        if not path.exists():
+            whole = parts(context, given)
+            whole["classifier"], whole["loss"] = context.distiller().clean(
+                whole["encoder"], context.settings.loss, path.stem
+            )
+            write_tensors(path, whole.state_dict())
+        return context, read_tensors(path)
+
+
+def parts(context: Context, given: argparse.Namespace) -> nn.ModuleDict:
+    """What stage 1 trains: encoder, classifier and loss, fresh."""
+    settings = context.settings
+    return nn.ModuleDict(
+        {
+            "encoder": network(context, given.architecture, settings.seed),
+            "classifier": nn.Linear(settings.spaces.feature_dim, len(context.dataset.classes)),
+            "loss": context.distiller().knowledge_loss(settings.loss),
+        }
+    )
+
+
+def trained(context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace) -> Link:
+    """The second stage of ``model``, from the end of stage 1."""
+    whole = parts(context, given)
+    whole.load_state_dict(stage1)
+    own = copy.copy(context)  # the same data, teacher and store
+    own.settings = make_settings(context.settings.model_dump(mode="json"), model.changes)
+    knowledge = whole["loss"]
+    assert isinstance(knowledge, KnowledgeLoss)
+    link = own.distiller().through_link(
+        whole["encoder"], whole["classifier"], knowledge, own.codec(model.symbols), channels=own.device.link.channels,
+        snr_db=own.training_snr_db if model.snr_db is None else (model.snr_db, model.snr_db),
+        full_share=1.0 if model.symbols else FULL_SHARE, name=f"stage2-{given.architecture}-{model.name}",
+    )  # fmt: skip
+    return link.to(torch_device(own.settings.accelerator))
+
+
+def points(
+    context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Accuracy of ``model`` on test data, where it is made for and the table looks."""
+    grid = {
+        "snrs_db": given.snrs if model.snr_db is None else [model.snr_db],
+        "lengths": given.lengths if model.symbols is None else [model.symbols],
+        "snr_offsets_db": OFFSETS_DB if given.table == "mismatch" else [0.0],
+    }
+
+    def make() -> dict[str, Any]:
+        settings = context.settings
+        rows = evaluate_link(
+            trained(context, stage1, model, given), context.dataset.test_images, context.dataset.test_labels,
+            system=model.name, channels=context.device.link.channels, draws=settings.evaluate.draws,
+            batch_size=settings.evaluate.batch_size, seed=settings.seed, **grid,
+        )  # fmt: skip
+        return {"points": rows}
+
+    key = hash_of(dict(model.changes), grid, given.architecture)
+    return list(kept(context, f"{model.name}-{key}", make)["points"])
+
+
+def row_of(table: str, model: Model, point: dict[str, Any]) -> dict[str, Any]:
+    """What the table says of one point."""
+    same = {key: point[key] for key in ("channel", "symbols", "snr_db", "accuracy", "ci95")}
+    if table == "constellation":
+        return {"constellation": model.name, **same}
+    if table == "mismatch":
+        return {"system": model.name, "snr_offset_db": point.get("snr_offset_db", 0.0), **same}
+    return {"system": "one-model" if model is ONE else "dedicated", **same}
+
+
+def rows(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows of the table."""
+    made = []
+    for dataset in given.dataset:
+        for seed in given.seeds:
+            case = Case(dataset, given.labels, seed)
+            context, stage1 = opened(case, given)
+            for model in models(given):
+                found = points(context, stage1, model, given)
+                made += [{"dataset": case.name, "seed": seed, **row_of(given.table, model, p)} for p in found]
+                mean = sum(point["accuracy"] for point in found) / len(found)
+                print(json.dumps({"dataset": case.name, "seed": seed, "model": model.name, "mean": mean}), flush=True)
+    return made
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=["lengths", "snrs", "constellation", "mismatch"])
+    parser.add_argument("--dataset", nargs="+", default=["fashion-mini"], help="data sets, or folder:PATH")
+    parser.add_argument("--labels", type=int, default=1000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--snrs", nargs="+", type=float, default=[-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[4, 8, 16, 32, 64])
+    parser.add_argument("--models", nargs="+", help="train only these (one-model, length-4, snr--10 ...); no table")
+    parser.add_argument("--device", default="wearable")
+    parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the encoder")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every link")
+    parser.add_argument("--work", type=Path, default=Path("runs/codec"))
+    parser.add_argument("--out", type=Path, help="the published file (default: runs/published/TABLE.json)")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    made = rows(given)
+    if given.models:
+        return
+    out = given.out or Path("runs/published") / f"{given.table}.json"
+    write_json(out, {"command": command(given), "rows": made})
+    print(f"wrote {out}: {len(made)} rows")
+
+
+def command(given: argparse.Namespace) -> str:
+    """The command that makes the table again; folders by their names."""
+    names = [f"folder:{Path(d[7:]).name}" if d.startswith("folder:") else d for d in given.dataset]
+    words = ["python scripts/publish_codec.py", given.table, "--dataset", *names, "--labels", str(given.labels)]
+    words += ["--seeds", *map(str, given.seeds), "--snrs", *(f"{snr:g}" for snr in given.snrs)]
+    words += ["--lengths", *map(str, given.lengths)]
+    words += ["--device", given.device, "--architecture", given.architecture, "--preset", given.preset]
+    words += ["--threads", str(given.threads)]
+    words += ["--set", *given.set] if given.set else []
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -320,6 +320,58 @@ def tailored(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
+PARTS = ("encoder", "channel encoder", "transmitter", "receiver")
+
+
+def link_speed(document: dict) -> str:
+    """Throughput of the parts of a link, and the channel's share of a training step."""
+    measured = [row for row in document["rows"] if row["part"] in PARTS]
+    batches = sorted({row["batch"] for row in measured})
+    ways = {("torch", "fp32"): "torch", ("onnxruntime", "fp32"): "ONNX", ("onnxruntime", "int8"): "ONNX int8"}
+    lines = []
+    for (device, part), own in groups(measured, "device", "part").items():
+        rate = {(row["batch"], row["runtime"], row["dtype"]): f"{row['images_per_s']:,.0f}" for row in own}
+        lines.append([f"`{device}`", part, *(rate.get((batch, *way), "") for batch in batches for way in ways)])
+    shares: dict[int, list[float]] = {}
+    for row in document["rows"]:
+        if row["share"] is not None:
+            shares.setdefault(row["channels"].count("+") + 1, []).append(100 * row["share"])
+    told = "; ".join(f"{min(v):.1f}–{max(v):.1f} % with {count} channels" for count, v in sorted(shares.items()))
+    about = "Images per second of each part of the published links, one thread (the transmitter is both encoders)."
+    about += f" The simulated channel takes {told} of a training step of stage 2." if told else ""
+    heads = ["device class", "part", *(f"batch {batch}: {name}" for batch in batches for name in ways.values())]
+    return table(document, about, heads, lines)
+
+
+def int8(document: dict) -> str:
+    """What the transmitter loses in int8."""
+    rows = document["rows"]
+    lines = []
+    for (device,), own in groups(rows, "device").items():
+        full = max(row["symbols"] for row in own)
+        at = [row for row in own if (row["channel"], row["snr_db"], row["symbols"]) == ("awgn", 10, full)]
+        by_seed = [statistics.mean(row["difference"] for row in seed) for seed in groups(own, "seed").values()]
+        # The worst point is of the means over seeds: a single one is mostly noise.
+        points = groups(own, "channel", "snr_db", "symbols").values()
+        worst = min(statistics.mean(row["difference"] for row in point) for point in points)
+        operations = own[0]["operations_int8"], own[0]["operations_int8"] + own[0]["operations_float"]
+        lines.append(
+            [f"`{device}`", spread([row["accuracy_fp32"] for row in at]), spread([row["accuracy_int8"] for row in at]),
+             spread(by_seed, digits=2), f"{100 * worst:.2f}", f"{own[0]['bytes_fp32'] / 1e3:.0f}",
+             f"{own[0]['bytes_int8'] / 1e3:.0f}", f"{operations[0]} of {operations[1]}"]
+        )  # fmt: skip
+    about = (
+        "The transmitter in int8 (post-training, calibrated on training images) through the link, the receiver in "
+        f"float32: test accuracy over AWGN at 10 dB and full length; the change over all channels, SNRs and lengths; "
+        f"{seeds(rows)}. All convolutions and matrix products are among the operations in int8."
+    )
+    heads = [
+        "device class", "float32 (%)", "int8 (%)", "change: mean (points)", "worst point", "float32 file (kB)",
+        "int8 file (kB)", "operations in int8",
+    ]  # fmt: skip
+    return table(document, about, heads, lines)
+
+
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "quick.json": quick,
     "search_speed.json": search_speed,
@@ -333,6 +385,8 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "store.json": store,
     "stages.json": stages,
     "tailor.json": tailored,
+    "link_speed.json": link_speed,
+    "int8.json": int8,
 }
 
 

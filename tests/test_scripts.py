@@ -279,3 +279,42 @@ def test_readme_nas_bench_keeps_the_bars_of_a_string_inside_its_cell(readme: Rea
     assert lines[0].replace("\\|", "/").count("|") == 6
     assert lines[0].endswith(" | 1 | 1.2 |")
     assert lines[0].replace("\\|", "|").split("`")[1] == arch
+
+
+def test_readme_link_speed(readme: Readme) -> None:
+    row = {"device": "mcu", "part": "encoder", "runtime": "torch", "dtype": "fp32", "batch": 1, "share": None}
+    rows = [
+        {**row, "images_per_s": 1284.4}, {**row, "batch": 256, "images_per_s": 5945.0},
+        {**row, "runtime": "onnxruntime", "images_per_s": 19585.2},
+        {**row, "part": "transmitter", "runtime": "onnxruntime", "dtype": "int8", "batch": 256, "images_per_s": 962.0},
+        {**row, "part": "training step", "batch": 128, "images_per_s": 77.0, "channels": "awgn+rayleigh"},
+        {**row, "part": "channel in training", "batch": 128, "images_per_s": 8e3, "share": 0.0094, "channels": "a+b"},
+        {**row, "part": "channel in training", "batch": 128, "images_per_s": 9e3, "share": 0.012, "channels": "c+d"},
+    ]  # fmt: skip
+    readme.publish("link_speed.json", rows)
+    readme()
+    assert readme.section("link_speed.json") == [
+        "| device class | part | batch 1: torch | batch 1: ONNX | batch 1: ONNX int8 | batch 256: torch "
+        "| batch 256: ONNX | batch 256: ONNX int8 |",
+        "|---|---|---|---|---|---|---|---|",
+        "| `mcu` | encoder | 1,284 | 19,585 |  | 5,945 |  |  |",
+        "| `mcu` | transmitter |  |  |  |  |  | 962 |",
+    ]
+    assert "takes 0.9–1.2 % with 2 channels of a training step" in readme.path.read_text()
+
+
+def test_readme_int8(readme: Readme) -> None:
+    row = {
+        "device": "mcu", "channel": "awgn", "symbols": 64, "bytes_fp32": 134_412, "bytes_int8": 103_027,
+        "operations_int8": 57, "operations_float": 49,
+    }  # fmt: skip
+    rows = [
+        {**row, "seed": seed, "snr_db": snr_db, "accuracy_fp32": 0.82, "accuracy_int8": 0.82 + change,
+         "difference": change}
+        for seed, snr_db, change in ((0, 10, -0.002), (0, 0, -0.004), (1, 10, 0.0), (1, 0, -0.002))
+    ]  # fmt: skip
+    readme.publish("int8.json", rows)
+    readme()
+    assert readme.section("int8.json")[2:] == [
+        "| `mcu` | 82.0 ± 0.0 | 81.9 ± 0.1 | -0.20 ± 0.14 | -0.30 | 134 | 103 | 57 of 106 |"
+    ]

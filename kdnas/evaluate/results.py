@@ -27,6 +27,7 @@ from kdnas.evaluate.fields import (
     Probability,
     Row,
 )
+from kdnas.evaluate.half_rows import Int8Row, LinkSpeedRow
 from kdnas.evaluate.tune_rows import ParetoRow, ProxyRow, TuningRow, WorkersRow
 
 SCHEMA = 1
@@ -289,6 +290,8 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "tuning": (TuningRow, ("device", "system", "seed")),
     "proxies": (ProxyRow, ("device", "seed", "architecture", "proxy", "judged")),
     "workers": (WorkersRow, ("workers",)),
+    "link speed": (LinkSpeedRow, ("device", "part", "runtime", "dtype", "batch", "channels")),
+    "int8": (Int8Row, ("device", "dataset", "seed", "channel", "snr_db", "symbols")),
 }
 
 
@@ -386,7 +389,7 @@ def table_kind(value: Any, source: str = "the table") -> str:
     Returns:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
         ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``, ``"pareto"``,
-        ``"tuning"``, ``"proxies"`` or ``"workers"``.
+        ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"`` or ``"int8"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.

@@ -275,7 +275,7 @@ def evaluate(context: Context, say: Say) -> None:
         curves: list[dict[str, Any]] = []
         links = {"kdnas": load_link(context.path)}
         if s.evaluate.int8:
-            links["kdnas-int8"] = _int8_link(context, links["kdnas"])
+            links["kdnas-int8"] = int8_link(context, links["kdnas"])
         baseline = context.path / "baselines" / "no-kd"
         if (baseline / "link.json").exists():
             links["no-kd"] = load_link(baseline)
@@ -316,19 +316,23 @@ def evaluate(context: Context, say: Say) -> None:
     say(f"evaluated {len(curves + mismatch)} points on {len(images):,} test images")
 
 
-def _int8_link(context: Context, link: Link) -> Link:
-    """The link with its transmitter in int8, calibrated on the weights split; leaves ``transmitter.int8.onnx``."""
+def int8_link(context: Context, link: Link) -> Link:
+    """The link with its transmitter in int8, calibrated on the weights split.
+
+    Leaves ``transmitter.onnx`` and ``transmitter.int8.onnx`` in the run directory.
+    """
+    from kdnas.export import int8
     from kdnas.export.halves import half_onnx
-    from kdnas.export.int8 import int8_link, quantised
 
     splits, dataset = context.splits, context.dataset
     known = dataset.train_images[torch.cat([splits.weights_labelled, splits.weights_unlabelled])]
-    model = quantised(
-        half_onnx(link, "transmitter.onnx", dataset.image_shape), known, snr_db=context.device.link.snr_db,
-        symbols=link.symbols, seed=context.settings.seed,
-    )  # fmt: skip
-    atomic_write(context.path / "transmitter.int8.onnx", model)
-    return int8_link(link, model, threads=torch.get_num_threads())
+    exact = half_onnx(link, "transmitter.onnx", dataset.image_shape)
+    small = int8.quantised(
+        exact, known, snr_db=context.device.link.snr_db, symbols=link.symbols, seed=context.settings.seed
+    )
+    atomic_write(context.path / "transmitter.onnx", exact)
+    atomic_write(context.path / "transmitter.int8.onnx", small)
+    return int8.int8_link(link, small, threads=torch.get_num_threads())
 
 
 def _search_info(context: Context) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from kdnas.plot.published_distill import (
     loss_ablation_figure,
     stages_figure,
 )
+from kdnas.plot.published_halves import int8_figure, link_speed_figure
 from kdnas.plot.published_search import (
     budgets_figure,
     collapse_figure,
@@ -37,6 +38,8 @@ __all__ = [
     "devices_figure",
     "few_labels_figure",
     "figure_to_array",
+    "int8_figure",
+    "link_speed_figure",
     "loss_ablation_figure",
     "nas_bench_201_figure",
     "pareto_figure",

@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
-from kdnas.plot import published_distill, published_search, published_store, published_tailor, published_tune
+from kdnas.plot import (
+    published_distill,
+    published_halves,
+    published_search,
+    published_store,
+    published_tailor,
+    published_tune,
+)
 from kdnas.plot.architecture import architecture_figure
 from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
@@ -23,6 +30,7 @@ _FIGURES = {
     **published_store.FIGURES,
     **published_tailor.FIGURES,
     **published_tune.FIGURES,
+    **published_halves.FIGURES,
 }
 
 

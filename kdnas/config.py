@@ -193,6 +193,15 @@ class Tune(Section):
     parameters: list[Literal["kd", "penalty", "temperature", "learning_rate", "alpha_learning_rate"]] = Field(
         ["kd", "penalty"], min_length=1, description="what the study sets, within kdnas.tune.space.RANGES"
     )
+    objective: Literal["noise", "clean"] = Field(
+        "noise", description="value of a trial: accuracy of its features through the noisy channel, or without one"
+    )
+    judged: Literal["all", "labels"] = Field(
+        "all", description="by which images of the architecture split: the unlabelled too, by the teacher, or not"
+    )
+    warm_start: str | None = Field(
+        None, description="begin with the best trials of another study: its run directory, or its name in the storage"
+    )
     trials: int = Field(12, ge=1, description="trials in the study")
     startup_trials: int = Field(4, ge=1, description="random trials before the sampler and the pruner act")
     epochs: int = Field(3, ge=1, description="epochs of each trial's short search")

@@ -113,6 +113,8 @@ def _absolute(settings: Settings) -> dict[str, Any]:
     if Path(settings.device).suffix == ".toml":
         flat["device"] = str(Path(settings.device).resolve())
     flat["tune"]["storage"] = _storage(flat)
+    if settings.tune.warm_start is not None and Path(settings.tune.warm_start).is_dir():
+        flat["tune"]["warm_start"] = str(Path(settings.tune.warm_start).resolve())
     if settings.data.root is not None:
         flat["data"]["root"] = str(settings.data.root.resolve())
     elif settings.dataset.startswith("folder:"):
@@ -162,10 +164,8 @@ def _through(
         names = [name for name in names if name != "tune"]  # a study after the search would act on nothing
     if "search" in names:
         ranks.by_main(context.check_ranks)
-    if "tune" in names and settings.tune.storage and not _is_done(directory, "tune"):
-        from kdnas.tune.storage import open_storage
-
-        ranks.by_main(lambda: open_storage(str(settings.tune.storage)).remove_session())
+    if "tune" in names and not _is_done(directory, "tune"):
+        ranks.by_main(partial(_check_study, settings))
     for number, name in enumerate(names, 1):
         if ranks.by_main(partial(_is_done, directory, name)):
             say(f"[{number}/{len(names)}] {name}: done before")
@@ -175,6 +175,20 @@ def _through(
             stages.search(context, say)  # the one stage that all processes share
         else:
             ranks.by_main(partial(steps[name], context, say))
+
+
+def _check_study(settings: Settings) -> None:
+    """Refuse a storage or a warm start that is not there before anything is trained."""
+    if settings.tune.storage is not None:
+        from kdnas.tune.storage import open_storage
+
+        open_storage(settings.tune.storage).remove_session()
+    if settings.tune.warm_start is not None:
+        from kdnas.tune.space import RANGES
+        from kdnas.tune.warm import warm_parameters
+
+        bounds = {**RANGES, **{f"penalty.{cost}": RANGES["penalty"] for cost in settings.search.penalty}}
+        warm_parameters(settings.tune.warm_start, settings.tune.storage, bounds, 1)
 
 
 def _is_done(directory: RunDirectory, stage: str) -> bool:

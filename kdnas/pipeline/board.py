@@ -51,6 +51,13 @@ def add_trial(directory: Path, row: Mapping[str, Any], device: str, seed: int) -
         _add_hparams(writer, {**row["parameters"], **told}, metrics)
 
 
+def add_savings(directory: Path, savings: Mapping[str, float]) -> None:
+    """What pruning saved of the study."""
+    with _writer(directory, "study") as writer:
+        for name, value in savings.items():
+            writer.add_scalar(f"study/{name.replace('_', ' ')}", value)
+
+
 def add_search(
     directory: Path,
     report: Mapping[str, Any],

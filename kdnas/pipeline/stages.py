@@ -22,7 +22,10 @@ from kdnas.run.files import atomic_write, hash_of, read_json, sha256_file, write
 from kdnas.run.seeds import seeded
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 from kdnas.space.architecture import Architecture
+from kdnas.tune.objective import Objective
+from kdnas.tune.space import search_space, with_parameters
 from kdnas.tune.study import Study
+from kdnas.tune.warm import warm_parameters
 
 Say = Callable[[str], None]
 
@@ -59,17 +62,30 @@ def study_of(context: Context, helper: bool = False) -> Study:
     """The study of the run's device class; every worker that is given the same settings, data and device shares it."""
     s = context.settings
     defining = s.model_dump(
-        mode="json", include={"space", "teacher", "spaces", "adapt", "knowledge", "loss", "search", "codec"},
-        exclude={"knowledge": {"workers"}},
+        mode="json",
+        include={"data", "space", "spaces", "teacher", "adapt", "knowledge", "loss", "search", "codec", "tune"},
+        exclude={
+            "data": {"root"},
+            "knowledge": {"workers"},
+            "tune": {"enabled", "trials", "check", "workers", "storage", "heartbeat", "warm_start"},
+        },
     )  # fmt: skip
     identity = {
         "kdnas": __version__, "device": context.device.name, "dataset": context.dataset.name,
         "device_hash": context.device.hash, "data_hash": context.dataset.hash, "splits_hash": context.splits.hash,
-        "settings": hash_of(defining, s.tune.model_dump(include={"startup_trials", "epochs", "steps"})),
+        "settings": hash_of(defining),
     }  # fmt: skip
+    space = search_space(s.tune.parameters, context.searcher.budgets, s.search, s.loss)
+    warm: list[dict[str, float]] = []
+    if s.tune.warm_start is not None:
+        warm = warm_parameters(s.tune.warm_start, s.tune.storage, space, max(1, s.tune.startup_trials // 2))
+    judge = Objective(
+        context.lessons, context.splits, context.device.link, channel=s.tune.objective == "noise", seed=s.seed,
+        judged=s.tune.judged if s.loss.kd > 0 else "labels",  # without distillation the teacher has no say
+    )  # fmt: skip
     return Study(
-        context.searcher, warmed(context), s.search, s.loss, s.tune, context.path, s.seed, identity=identity,
-        helper=helper,
+        context.searcher, warmed(context), s.search, s.loss, s.tune, context.path, s.seed, judge=judge, warm=warm,
+        identity=identity, helper=helper,
     )  # fmt: skip
 
 
@@ -93,7 +109,9 @@ def tune(context: Context, say: Say) -> None:
 
             rows = study.run(on_trial)
         torch.set_num_threads(before)
-        report["study"] = {"name": study.name, "retries": study.retries()}
+        report["study"] = {"name": study.name, "retries": study.retries(), "warm_start": study.warm}
+        report["savings"] = study.savings()
+        board.add_savings(context.path, report["savings"])
         best = study.best()
         report |= {"best": best, "trials": rows, "pruned": sum(row["state"] == "pruned" for row in rows)}
         report["feasible"] = sum(row["feasible"] and row["accuracy"] is not None for row in rows)
@@ -108,7 +126,10 @@ def tune(context: Context, say: Say) -> None:
     weights = ", ".join(f"{name} {value:.3g}" for name, value in best["parameters"].items())
     rho = report["rank_correlation"]
     ranks = "" if rho is None else f"; rank correlation with full training {rho:.2f} on {len(report['ranks'])}"
-    say(f"best weights: {weights}; {len(rows)} trials, {report['feasible']} feasible, {report['pruned']} pruned{ranks}")
+    say(
+        f"best weights: {weights}; {len(rows)} trials, {report['feasible']} feasible, {report['pruned']} pruned "
+        f"({report['savings']['share_saved']:.0%} of the steps saved){ranks}"
+    )
 
 
 def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,11 +164,7 @@ def search(context: Context, say: Say) -> None:
     tuned = context.directory.report("tune")
     loss, settings = s.loss, s.search
     if tuned:
-        found = tuned["best"]["parameters"]
-        loss = loss.model_copy(update={"kd": found.get("kd", loss.kd)})
-        prefix = "penalty."
-        penalty = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-        settings = settings.model_copy(update={"penalty": {**settings.penalty, **penalty}})
+        settings, loss = with_parameters(tuned["best"]["parameters"], settings, loss)
 
     def prepare() -> None:
         _ = context.searcher  # adapts the teacher and stores what it says, where the cache has lost them

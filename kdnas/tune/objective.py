@@ -50,7 +50,7 @@ class Objective:
         labels = lessons.dataset.train_labels[labelled]
         self.worth = torch.nn.functional.one_hot(labels, len(lessons.dataset.classes)).double()  # (N, classes)
         self.ids = labelled
-        if judged == "all":
+        if judged == "all" and len(unlabelled):
             batch = Batch(unlabelled, torch.full_like(unlabelled, -1), 0, (0, 0, 0))
             told = lessons(batch, torch.device("cpu"), pixels=False).probabilities
             assert told is not None

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from kdnas import config
 from kdnas.config import without_password
 from kdnas.errors import InputError
+from kdnas.run.files import hash_of
 from kdnas.run.seeds import seed_of
 from kdnas.search.engine import Judge, Searcher, SearchResult
 from kdnas.tune.slots import Slots
@@ -47,6 +48,7 @@ class Study:
         directory: The run directory.
         seed: Of parameters and batches.
         judge: Gives derived networks their value; their accuracy without a channel unless given.
+        warm: Parameters of the first trials, all or some of them; the others are drawn.
         identity: What defines the study, by name; workers with another identity do not share it.
         helper: One of several workers on this machine, but not the one that began: it finds the study as it is.
 
@@ -65,13 +67,14 @@ class Study:
         seed: int,
         *,
         judge: Judge | None = None,
+        warm: Sequence[Mapping[str, float]] = (),
         identity: Mapping[str, Any] | None = None,
         helper: bool = False,
     ) -> None:
         self.searcher, self.weights, self.loss, self.settings = searcher, weights, loss, settings
         self.search = search.model_copy(update={"warmup_epochs": 0, "epochs": settings.epochs, "steps": settings.steps})
-        self.directory, self.seed, self.judge = directory, seed, judge
-        self.identity = {"seed": seed, **(identity or {})}
+        self.directory, self.seed, self.judge, self.warm = directory, seed, judge, [dict(trial) for trial in warm]
+        self.identity = {"seed": seed, "warm": hash_of(self.warm), **(identity or {})}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = settings.storage or str(directory / "study.db")
         self.study = self._open(storage)
@@ -83,8 +86,6 @@ class Study:
     @property
     def name(self) -> str:
         """Of the study in its storage: readable, and another one where anything that defines the study differs."""
-        from kdnas.run.files import hash_of
-
         words = [str(self.identity[key]) for key in ("device", "dataset") if key in self.identity]
         return "-".join(["kdnas", *words, f"s{self.seed}", hash_of(self.identity)])
 
@@ -133,7 +134,9 @@ class Study:
     def _given(self, slot: int) -> dict[str, float]:
         """A trial whose worker died is tried again with its parameters, where it had got them all."""
         dead = self.slots.deaths(slot)
-        return dead[-1].params if dead and set(dead[-1].params) == set(self.space()) else {}
+        if dead and set(dead[-1].params) == set(self.space()):
+            return dead[-1].params
+        return self.warm[slot] if slot < len(self.warm) else {}
 
     def space(self) -> dict[str, tuple[float, float]]:
         """The bounds of each parameter of a trial."""
@@ -207,6 +210,15 @@ class Study:
             for slot, holder in self.slots.ended().items()
             for dead in self.slots.deaths(slot)
         ]  # fmt: skip
+
+    def savings(self) -> dict[str, Any]:
+        """What pruning saved: ``{pruned, epochs, epochs_saved, steps_saved, share_saved}``, of the epochs of trials."""
+        rows = self.rows()
+        done, whole = sum(row["epochs"] for row in rows), len(rows) * self.settings.epochs
+        return {
+            "pruned": sum(row["state"] == "pruned" for row in rows), "epochs": done, "epochs_saved": whole - done,
+            "steps_saved": (whole - done) * self.settings.steps, "share_saved": (whole - done) / whole,
+        }  # fmt: skip
 
     def best(self) -> dict[str, Any]:
         """The row of the most accurate feasible trial; where none is feasible, of the one that violates least."""

@@ -41,7 +41,7 @@ def study(path: Path, searcher: Any, **change: Any) -> Study:
     search = config.Search(**change.pop("search", {}))
     loss = config.Loss(**change.pop("loss", {}))
     tune = config.Tune(trials=10, startup_trials=3, epochs=3)
-    return Study(searcher, {}, search, loss, tune, path, seed=0)
+    return Study(searcher, {}, search, loss, tune, path, seed=0, **change)
 
 
 def test_the_best_trial_is_feasible_and_pruning_acts(tmp_path: Path) -> None:
@@ -70,3 +70,23 @@ def test_what_the_user_set_to_zero_stays_zero_and_other_penalties_stay(tmp_path:
     study(tmp_path, searcher, search={"penalty": penalty}, loss={"kd": 0.0}).run()
     assert all(kd == 0 and p["macs"] == 0 and p["latency_s"] == 0.7 for kd, p, _ in searcher.calls)
     assert len({p["params"] for _, p, _ in searcher.calls}) == len(searcher.calls)
+
+
+def test_a_warm_study_begins_with_what_it_is_given(tmp_path: Path) -> None:
+    searcher = FakeSearcher()
+    warm = study(tmp_path, searcher, warm=[{"kd": 1.0, "penalty.params": 0.5, "penalty.macs": 0.1}, {"kd": 2.0}])
+    rows = warm.run()
+    assert rows[0]["parameters"] == {"kd": 1.0, "penalty.params": 0.5, "penalty.macs": 0.1}
+    assert rows[1]["parameters"]["kd"] == 2.0 and warm.best()["trial"] == 0
+    assert study(tmp_path, searcher).name != warm.name
+
+
+def test_savings_are_the_epochs_that_pruned_trials_did_not_run(tmp_path: Path) -> None:
+    whole = study(tmp_path, FakeSearcher())
+    rows = whole.run()
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    saved = sum(3 - row["epochs"] for row in pruned)
+    assert saved > 0 and whole.savings() == {
+        "pruned": len(pruned), "epochs": 30 - saved, "epochs_saved": saved, "steps_saved": 10 * saved,
+        "share_saved": saved / 30,
+    }  # fmt: skip

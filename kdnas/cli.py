@@ -420,6 +420,10 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.
 @guard
 def evaluate(
     run: RunArgument,
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="Train and measure also what the link is compared with (evaluate.baselines)."),
+    ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also with the transmitter in int8 (extra `export`).")] = False,
     set_: Set = None,
     json_: Json = False,
@@ -429,7 +433,7 @@ def evaluate(
     from kdnas.pipeline import api
 
     given = {"evaluate.int8": True} if int8 else {}
-    api.evaluate(run, say=say, **{**parse_assignments(set_ or []), **given})
+    api.evaluate(run, baselines=baselines, say=say, **{**parse_assignments(set_ or []), **given})
     _finish("evaluate", run, json_)
 
 

@@ -15,6 +15,7 @@ from kdnas.errors import InputError
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+BASELINES = ("deep-jscc", "adjscc", "rkd-sc", "codebook", "digital-features", "digital-image", "capacity")
 COSTS = ("params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes")
 
 
@@ -311,6 +312,9 @@ class Evaluate(Section):
     )
     max_draws: int = Field(200, ge=1, description="with ci95, draws after which a point is left as it is")
     batch_size: int = Field(500, ge=1, description="images per batch")
+    baselines: list[Literal[BASELINES]] = Field(  # type: ignore[valid-type]
+        list(BASELINES), min_length=1, description="what `kdnas evaluate --baselines` trains and measures"
+    )
     int8: bool = Field(
         False, description="also the transmitter in int8 (system kdnas-int8), which needs the extra `export`"
     )

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from kdnas.config import make_settings, parse_assignments, parse_value
+from kdnas.config import BASELINES, make_settings, parse_assignments, parse_value
 from kdnas.evaluate import accuracy_ci95, evaluate_teacher, paired_difference
-from kdnas.pipeline.baselines import BASELINES, Baselines
+from kdnas.pipeline.baselines import Baselines
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.stages import both_stages
 from kdnas.run.directory import RunDirectory
@@ -102,7 +102,7 @@ class Case:
         for name in SYSTEMS:
             if not self.systems.is_kept(name):
                 continue
-            params = self.systems.report(name)["transmitter_params"]
+            info = self.systems.info(name)
             for point, right in self.systems.correct(name).items():
                 accuracy, ci95 = accuracy_ci95(right.numpy())
                 own = ours.get(point)
@@ -110,7 +110,7 @@ class Case:
                 difference = paired_difference(right.numpy(), own.numpy()) if compared else (None, None)
                 rows.append(
                     {**of_all, "system": name, **point.columns(), "accuracy": accuracy, "ci95": ci95,
-                     "transmitter_params": params, **of_teacher, "difference": difference[0],
+                     **info, **of_teacher, "difference": difference[0],
                      "difference_ci95": difference[1]}
                 )  # fmt: skip
         return rows

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from kdnas.config import BASELINES
 from kdnas.errors import InputError
 from kdnas.evaluate.distill_rows import (
     AllLabelsRow,
@@ -28,6 +29,7 @@ from kdnas.evaluate.fields import (
     Row,
 )
 from kdnas.evaluate.half_rows import Int8Row, LinkSpeedRow
+from kdnas.evaluate.link_rows import EnvelopeRow
 from kdnas.evaluate.tune_rows import ParetoRow, ProxyRow, TuningRow, WorkersRow
 
 SCHEMA = 1
@@ -68,7 +70,7 @@ class TeacherInfo(Model):
 class Point(Model):
     """One point of a curve. Without a channel, ``channel``, ``snr_db`` and ``symbols`` are null together."""
 
-    system: Literal["kdnas", "kdnas-int8", "no-kd", "teacher"]
+    system: Literal["kdnas", "kdnas-int8", "no-kd", "teacher", *BASELINES]  # type: ignore[valid-type]
     channel: Name | None
     snr_db: float | None
     symbols: Positive | None
@@ -92,6 +94,12 @@ class MismatchPoint(Point):
     """A point at which both ends were told an SNR that was ``snr_offset_db`` too high."""
 
     snr_offset_db: float
+
+
+class BaselineInfo(Model):
+    """What a baseline's transmitter holds: parameters of encoder and channel encoder."""
+
+    transmitter_params: Count
 
 
 class LayerInfo(Model):
@@ -152,6 +160,7 @@ class Results(Model):
     teacher: TeacherInfo
     curves: list[Point] = Field(min_length=1)
     mismatch: list[MismatchPoint] = Field(default_factory=list)
+    baselines: dict[Name, BaselineInfo] = Field(default_factory=dict)
     search: SearchInfo | None = None
 
     @model_validator(mode="after")
@@ -292,6 +301,7 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "workers": (WorkersRow, ("workers",)),
     "link speed": (LinkSpeedRow, ("device", "part", "runtime", "dtype", "batch", "channels")),
     "int8": (Int8Row, ("device", "dataset", "seed", "channel", "snr_db", "symbols")),
+    "envelope": (EnvelopeRow, ("dataset", "device", "channel", "snr_db", "symbols", "system", "seed")),
 }
 
 
@@ -308,6 +318,7 @@ def results_document(
     mismatch: Sequence[Mapping[str, Any]] = (),
     labels: int | str | None = None,
     draws: int | None = None,
+    baselines: Mapping[str, Mapping[str, Any]] | None = None,
     search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Assemble and check the content of ``results.json``.
@@ -325,6 +336,7 @@ def results_document(
         mismatch: Rows of ``evaluate_link`` with an ``snr_offset_db``.
         labels: How many labels the run saw, or ``"all"``.
         draws: Channel draws for each image and point, at least.
+        baselines: By system: ``transmitter_params``.
         search: For the figures of the search, each optional: ``layers`` (``{name, kind, detail, shape,
             params}``), ``alphas`` (``{epoch, probs: {label: [...]}}``), ``choices`` (``{label:
             [names]}``), ``trials`` (``{number, accuracy, ratio, feasible}``, ``ratio`` being the worst cost
@@ -350,6 +362,8 @@ def results_document(
     }
     if mismatch:
         document["mismatch"] = [dict(row) for row in mismatch]
+    if baselines:
+        document["baselines"] = {name: dict(info) for name, info in baselines.items()}
     if search is not None:
         document["search"] = dict(search)
     return validate_results(document)
@@ -390,6 +404,7 @@ def table_kind(value: Any, source: str = "the table") -> str:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
         ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``, ``"pareto"``,
         ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"`` or ``"int8"``.
+        ``"tuning"``, ``"proxies"``, ``"workers"`` or ``"envelope"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.

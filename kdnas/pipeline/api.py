@@ -442,11 +442,15 @@ def tailor(
     return directory.path
 
 
-def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
+def evaluate(
+    run: str | Path, *, baselines: bool | Sequence[str] = False, say: Say = _quiet, **settings: Any
+) -> Path:
     """Evaluate a run's link on test data again, and write its ``results.json``.
 
     Args:
         run: A run directory with a distilled link.
+        baselines: Train and measure also the systems that it is compared with: those named, or all that the run's
+            setting ``evaluate.baselines`` names. Each is kept in ``baselines/NAME`` and not trained again.
         say: As in ``run``.
         settings: Those of ``evaluate`` that shall be others than the run's, by dotted key: other channels, SNRs, ...
 
@@ -454,7 +458,8 @@ def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
         The path of ``results.json``.
 
     Raises:
-        InputError: The run has no link yet, a setting is not one of ``evaluate``, or an extra is not installed.
+        InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, or an extra
+            is not installed.
     """
     from kdnas.export.halves import need_onnx
     from kdnas.pipeline import stages
@@ -470,7 +475,8 @@ def evaluate(run: str | Path, *, say: Say = _quiet, **settings: Any) -> Path:
     if resolved.evaluate.int8:
         need_onnx()
     configure_process(resolved.threads)
-    stages.evaluate(Context(resolved, directory, progress=False), say)
+    named: Sequence[str] = resolved.evaluate.baselines if baselines is True else baselines or ()
+    stages.evaluate(Context(resolved, directory, progress=False), say, named)
     return directory.path / "results.json"
 
 

@@ -26,6 +26,7 @@ from kdnas.codec import fit_codec
 from kdnas.codec.ldpc import sionna
 from kdnas.codec.quantise import Quantiser
 from kdnas.codec.registry import count
+from kdnas.config import BASELINES
 from kdnas.errors import InputError
 from kdnas.evaluate import Point, evaluate_answers
 from kdnas.evaluate.digital import (
@@ -38,6 +39,7 @@ from kdnas.evaluate.digital import (
     answers_of_images,
     code_images,
 )
+from kdnas.export import load_link
 from kdnas.link import Link
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.stages import clean_stage, save
@@ -49,7 +51,6 @@ from kdnas.space.architecture import Architecture
 
 CODECS = {"deep-jscc": "dense", "adjscc": "snr-attention", "rkd-sc": "dense-attention", "codebook": "codebook"}
 NEED_SIONNA = ("digital-features", "digital-image")
-BASELINES = (*CODECS, *NEED_SIONNA, "capacity")
 MOST_SYMBOLS = 8192  # up to here it is shown how many symbols a digital image needs
 TUNING_IMAGES = 400  # on which modulation and rate are chosen
 
@@ -73,6 +74,7 @@ class Baselines:
     def __init__(self, context: Context, architecture: Architecture, directory: Path) -> None:
         self.context, self.architecture, self.directory = context, architecture, directory
         self.symbols = context.device.link.symbols
+        self.channels = list(context.settings.evaluate.channels or context.device.link.channels)
 
     def network(self) -> nn.Module:
         """A fresh encoder, with the same first weights each time."""
@@ -93,8 +95,15 @@ class Baselines:
             sionna()
 
     def is_kept(self, name: str) -> bool:
-        """Whether a system is finished."""
-        return (self.directory / name / "report.json").exists()
+        """Whether a system is finished, and was measured as the settings say."""
+        path = self.directory / name / "report.json"
+        return path.exists() and read_json(path).get("measured") == self._measured
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        """What the numbers of a trained system depend on."""
+        s = self.context.settings
+        return {"channels": self.channels, "snrs_db": s.evaluate.snrs_db, "draws": s.evaluate.draws, "seed": s.seed}
 
     def correct(self, name: str) -> Correct:
         """Which test images a system gets right, (N, draws) bool by point; made where it is not kept."""
@@ -108,17 +117,21 @@ class Baselines:
         """Of a finished system: ``transmitter_params``, and what else there is to say."""
         return dict(read_json(self.directory / name / "report.json"))
 
+    def info(self, name: str) -> dict[str, int]:
+        """Of a finished system, for ``results.json``."""
+        return {"transmitter_params": self.report(name)["transmitter_params"]}
+
     def keep(self, name: str, correct: Correct, report: dict[str, Any]) -> None:
         """Keep what ``correct`` and ``report`` return."""
         write_tensors(self.directory / name / "correct.safetensors", {_key(p): right for p, right in correct.items()})
-        write_json(self.directory / name / "report.json", report)
+        write_json(self.directory / name / "report.json", {**report, "measured": self._measured})
 
     def measure(self, link: Link) -> Correct:
         """A link at full length: every channel of the device class and every SNR."""
         context, s = self.context, self.context.settings
         answers = evaluate_answers(
             link.to(torch_device(s.accelerator)), context.dataset.test_images, context.dataset.test_labels,
-            channels=context.device.link.channels, snrs_db=s.evaluate.snrs_db, lengths=[self.symbols],
+            channels=self.channels, snrs_db=s.evaluate.snrs_db, lengths=[self.symbols],
             draws=s.evaluate.draws, batch_size=s.evaluate.batch_size, seed=s.seed,
         )  # fmt: skip
         return {point: right for point, right in answers.items() if point is not None}
@@ -158,7 +171,8 @@ class Baselines:
 
     def _make(self, name: str) -> None:
         if name in CODECS:
-            self.keep_link(name, self.train(name))
+            trained = (self.directory / name / "link.json").exists()
+            self.keep_link(name, load_link(self.directory / name) if trained else self.train(name))
             return
         report: dict[str, Any]
         if name == "digital-features":
@@ -212,7 +226,6 @@ class Baselines:
             write_tensors(path, make())
         return read_tensors(path)
 
-    @torch.inference_mode()
     def _make_features(self) -> dict[str, Tensor]:
         """Features of stage 1, and its classifier."""
         network, context = self.network(), self.context
@@ -220,6 +233,7 @@ class Baselines:
         device = torch_device(context.settings.accelerator)
         network.eval().to(device)
 
+        @torch.inference_mode()
         def features(images: Tensor) -> Tensor:
             return torch.cat([network(part.to(device).float() / 255).cpu() for part in images.split(500)])
 
@@ -253,14 +267,14 @@ class Baselines:
         answers, choices = answers_of_features(
             quantiser, lambda z: (z @ weight.T + bias).argmax(1), (kept["tuning"], self.tuning_ids),
             (kept["test"], torch.arange(len(kept["test"]))),
-            self._points(self.context.device.link.channels, [self.symbols]), s.evaluate.draws, s.seed,
+            self._points(self.channels, [self.symbols]), s.evaluate.draws, s.seed,
         )  # fmt: skip
         return quantiser, answers, choices
 
     def _images(self, name: str, guess: int) -> tuple[dict[Point, Tensor], list[Choice]]:
         kept, s = self._inputs("images", self._make_images), self.context.settings
         tuning, test = (Coded(kept[f"{part}.bits"], kept[f"{part}.answers"]) for part in ("tuning", "test"))
-        channels, ids = self.context.device.link.channels, torch.arange(len(test.bits))
+        channels, ids = self.channels, torch.arange(len(test.bits))
         more = [2**power for power in range(MOST_SYMBOLS.bit_length()) if 2**power > self.symbols]
         if name == "capacity":
             return answers_at_capacity(

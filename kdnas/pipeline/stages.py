@@ -1,6 +1,6 @@
 """Each stage of a run: what it reads, what it leaves in the run directory, and its report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdnas import __version__, config
 from kdnas.errors import InputError
-from kdnas.evaluate import evaluate_link, evaluate_teacher, rank_correlation, results_document
+from kdnas.evaluate import accuracy_row, evaluate_link, evaluate_teacher, rank_correlation, results_document
 from kdnas.export import load_link, load_weights, save_adaptation, save_link
 from kdnas.link import Link
 from kdnas.loss import KnowledgeLoss
@@ -283,8 +283,18 @@ def save(context: Context, directory: Path, architecture: Architecture, link: Li
     )  # fmt: skip
 
 
-def evaluate(context: Context, say: Say) -> None:
-    """Accuracy for every channel, SNR and length: ``results.json`` on test data, ``adaptation.json`` on its split."""
+def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
+    """Accuracy for every channel, SNR and length: ``results.json`` on test data, ``adaptation.json`` on its split.
+
+    Args:
+        context: Of the run.
+        say: Called with a line of progress.
+        baselines: Made where they are not kept; those that are kept are reported in any case.
+    """
+    from kdnas.pipeline.baselines import Baselines
+
+    others = Baselines(context, architecture_of(context), context.path / "baselines")
+    others.check(baselines)
     s, device = context.settings, context.device
     with context.directory.stage("evaluate") as report:
         images, labels = context.dataset.test_images, context.dataset.test_labels
@@ -315,6 +325,11 @@ def evaluate(context: Context, say: Say) -> None:
         )
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher
+        for name in baselines:
+            others.correct(name)
+            say(f"baseline {name}: done")
+        kept = [name for name in config.BASELINES if others.is_kept(name)]
+        curves += [accuracy_row(name, point, right) for name in kept for point, right in others.correct(name).items()]
         encoder_steps = context.tables.steps(architecture_of(context).choices)
         write_json(
             context.path / "results.json",
@@ -325,7 +340,8 @@ def evaluate(context: Context, say: Say) -> None:
                 budgets={str(name): limit for name, limit in device.budgets.items()},
                 teacher={"name": s.teacher, "params": context.teacher.parameter_count,
                          "accuracy": teacher[0]["accuracy"]},
-                curves=curves, mismatch=mismatch, search=_search_info(context),
+                curves=curves, mismatch=mismatch, baselines={name: others.info(name) for name in kept},
+                search=_search_info(context),
             ),
         )  # fmt: skip
         report |= {"settings": s.evaluate.model_dump(), "points": len(curves + mismatch)}

@@ -12,6 +12,7 @@ from kdnas.plot.published_distill import (
     stages_figure,
 )
 from kdnas.plot.published_halves import int8_figure, link_speed_figure
+from kdnas.plot.published_envelope import envelope_figure
 from kdnas.plot.published_search import (
     budgets_figure,
     collapse_figure,
@@ -36,6 +37,7 @@ __all__ = [
     "collapse_figure",
     "cost_against_budget",
     "devices_figure",
+    "envelope_figure",
     "few_labels_figure",
     "figure_to_array",
     "int8_figure",

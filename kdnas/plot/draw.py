@@ -1,12 +1,13 @@
 """Whole sets of figures from JSON files alone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
 from kdnas.plot import (
     published_distill,
     published_halves,
+    published_envelope,
     published_search,
     published_store,
     published_tailor,
@@ -31,6 +32,7 @@ _FIGURES = {
     **published_tailor.FIGURES,
     **published_tune.FIGURES,
     **published_halves.FIGURES,
+    **published_envelope.FIGURES,
 }
 
 
@@ -49,6 +51,10 @@ def plot_run(run_dir: str | Path) -> list[Path]:
     source = Path(run_dir) / "results.json"
     results = validate_results(read_json(source), str(source))
     figures: dict[str, Figure] = {}
+    if results.get("baselines"):
+        figures["baselines"] = published_envelope.envelope_figure(_as_envelope(results))
+        own = [row for row in results["curves"] if row["system"] not in results["baselines"]]
+        results = {**results, "curves": own}
     if any(row["channel"] is not None for row in results["curves"]):
         figures["accuracy-snr"] = accuracy_against_snr(results)
         figures["accuracy-length"] = accuracy_against_length(results)
@@ -114,6 +120,15 @@ def plot_table(json_file: str | Path, out_dir: str | Path) -> list[Path]:
     if kind == "quick":
         return plot_published(json_file, out_dir)
     return save(_FIGURES[kind](document["rows"]), Path(out_dir) / Path(json_file).stem)
+
+
+def _as_envelope(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The curves of a run as rows of ``envelope.json``, as far as its figure needs them."""
+    shared = {
+        "teacher_accuracy": results["teacher"]["accuracy"],
+        **{k: results[k] for k in ("dataset", "device", "seed")},
+    }
+    return [{**row, **shared} for row in results["curves"] if row["channel"] is not None]
 
 
 def _save_all(figures: "dict[str, Figure]", directory: Path) -> list[Path]:

@@ -1,0 +1,84 @@
+"""What a run is compared with: trained by the same hand, no larger, kept, and reported."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import kdnas
+from kdnas.config import BASELINES
+from kdnas.errors import InputError
+from kdnas.evaluate import validate_results
+from kdnas.pipeline.baselines import NEED_SIONNA
+
+
+def results_of(run: Path) -> dict:
+    return validate_results(json.loads((run / "results.json").read_text()))
+
+
+def check(run: Path, names: list[str]) -> dict:
+    results = results_of(run)
+    ours = results["transmitter"]["params"]
+    assert set(results["baselines"]) == set(names)
+    for name in names:
+        assert results["baselines"][name]["transmitter_params"] <= ours
+        rows = [row for row in results["curves"] if row["system"] == name]
+        points = {(row["channel"], row["snr_db"]) for row in rows if row["symbols"] == 64}
+        assert points == {(channel, snr) for channel in ("awgn", "rayleigh") for snr in (0.0, 10.0)}
+    return results
+
+
+def test_baselines_are_trained_once_kept_reported_and_drawn(smoke_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(smoke_run, run)
+    names = ["deep-jscc", "adjscc", "rkd-sc", "codebook"]
+    kdnas.api.evaluate(run, baselines=names[:2])
+    check(run, names[:2])
+    link = kdnas.load(run / "baselines" / "adjscc")
+    assert link.info.codec.name == "snr-attention" and link.symbols == 64
+    before = {name: (run / "baselines" / name / "report.json").stat().st_mtime_ns for name in names[:2]}
+    kdnas.api.evaluate(run, baselines=names)
+    kdnas.api.evaluate(run)  # what is kept stays in the results
+    results = check(run, names)
+    for name, time in before.items():
+        assert (run / "baselines" / name / "report.json").stat().st_mtime_ns == time
+    assert [row for row in results["curves"] if row["system"] not in names] == results_of(smoke_run)["curves"]
+    figures = {path.stem for path in kdnas.api.plot(run)}
+    assert {"baselines", "accuracy-snr"} <= figures
+
+
+def test_unknown_baselines_and_missing_extras_are_refused_first(
+    smoke_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    with pytest.raises(InputError, match=r"unknown baseline 'jpeg'.*deep-jscc"):
+        kdnas.api.evaluate(smoke_run, baselines=["jpeg"])
+    for module in ("sionna", "sionna.phy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name in NEED_SIONNA:
+        with pytest.raises(InputError, match=r"kdnas\[baselines\]"):
+            kdnas.api.evaluate(smoke_run, baselines=["deep-jscc", name])
+    assert not (smoke_run / "baselines" / "deep-jscc").exists()
+
+
+@pytest.mark.slow
+def test_digital_baselines_and_their_bound(smoke_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sionna")
+    run = tmp_path / "run"
+    shutil.copytree(smoke_run, run)
+    kdnas.api.evaluate(run, baselines=True)
+    results = check(run, list(BASELINES))
+    at = {
+        (row["system"], row["snr_db"], row["symbols"]): row["accuracy"]
+        for row in results["curves"]
+        if row["channel"] == "awgn"
+    }
+    # With many symbols the image arrives as it is, and the teacher is as good as without a channel.
+    for system in ("digital-image", "capacity"):
+        assert at[system, 10.0, 8192] == pytest.approx(results["teacher"]["accuracy"], abs=0.1)
+        assert at[system, 10.0, 8192] > at[system, 0.0, 64]
+    report = json.loads((run / "baselines/digital-image/report.json").read_text())
+    assert report["transmitter_params"] == 0
+    assert {row["symbols"] for row in report["chosen"]} == {64, 128, 256, 512, 1024, 2048, 4096, 8192}

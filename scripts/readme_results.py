@@ -300,6 +300,34 @@ def stages(document: dict) -> str:
     return table(document, about, ["data set", "channel", "system", "seeds", *(f"{snr:g} dB" for snr in snrs)], lines)
 
 
+def envelope(document: dict) -> str:
+    """The link against its baselines, at as many symbols as it sends."""
+    rows = document["rows"]
+    sent = [row for row in rows if row["channel"] is not None]
+    full = {key: max(row["symbols"] for row in own if row["system"] == "kdnas")
+            for key, own in groups(sent, "dataset", "device").items()}  # fmt: skip
+    own = [row for row in sent if row["symbols"] == full[row["dataset"], row["device"]]]
+    snrs = sorted({row["snr_db"] for row in own})
+    lines = []
+    for (name, channel, system), points in groups(own, "dataset", "channel", "system").items():
+        by_snr = groups(points, "snr_db")
+        lines.append(
+            [data_set(name), channel, system, f"{points[0]['transmitter_params']:,}",
+             *(spread([row["accuracy"] for row in by_snr[snr,]]) if (snr,) in by_snr else "" for snr in snrs)]
+        )  # fmt: skip
+    teachers = [
+        f"{data_set(name)} {spread([row['accuracy'] for row in own])}"
+        for (name,), own in groups([row for row in rows if row["system"] == "teacher"], "dataset").items()
+    ]
+    about = (
+        "The link and what it is compared with: test accuracy in % by SNR, all with "
+        f"{' or '.join(sorted({str(count) for count in full.values()}))} complex symbols per image; "
+        f"{seeds(rows)}. Teacher without a channel: {', '.join(teachers)}."
+    )
+    heads = ["data set", "channel", "system", "transmitter's parameters", *(f"{snr:g} dB" for snr in snrs)]
+    return table(document, about, heads, lines)
+
+
 def tailored(document: dict) -> str:
     """Devices served, what was distilled, and energy."""
     lines = []
@@ -384,6 +412,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "loss_ablation.json": losses,
     "store.json": store,
     "stages.json": stages,
+    "envelope.json": envelope,
     "tailor.json": tailored,
     "link_speed.json": link_speed,
     "int8.json": int8,

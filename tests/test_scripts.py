@@ -318,3 +318,20 @@ def test_readme_int8(readme: Readme) -> None:
     assert readme.section("int8.json")[2:] == [
         "| `mcu` | 82.0 ± 0.0 | 81.9 ± 0.1 | -0.20 ± 0.14 | -0.30 | 134 | 103 | 57 of 106 |"
     ]
+
+
+def test_the_envelope_is_told_at_the_symbols_that_ours_sends(readme: Readme) -> None:
+    shared = {"dataset": "fashion-mini", "device": "wearable", "teacher_params": 9, "teacher_accuracy": 0.9}
+    sent = {**shared, "channel": "awgn", "snr_db": 0.0, "symbols": 64, "transmitter_params": 46_000}
+    rows = [
+        {**shared, "system": "teacher", "seed": 0, "accuracy": 0.9, "channel": None, "snr_db": None, "symbols": None},
+        *({**sent, "system": "kdnas", "seed": seed, "accuracy": 0.8 + 0.02 * seed} for seed in (0, 1)),
+        {**sent, "system": "capacity", "seed": 0, "accuracy": 0.5, "transmitter_params": 0},
+        {**sent, "system": "capacity", "seed": 0, "accuracy": 0.7, "transmitter_params": 0, "symbols": 128},
+    ]
+    readme.publish("envelope.json", rows)
+    readme()
+    assert readme.section("envelope.json")[2:] == [
+        "| `fashion-mini` | awgn | kdnas | 46,000 | 81.0 ± 1.4 |",
+        "| `fashion-mini` | awgn | capacity | 0 | 50.0 |",
+    ]

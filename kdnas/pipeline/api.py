@@ -442,9 +442,7 @@ def tailor(
     return directory.path
 
 
-def evaluate(
-    run: str | Path, *, baselines: bool | Sequence[str] = False, say: Say = _quiet, **settings: Any
-) -> Path:
+def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: Say = _quiet, **settings: Any) -> Path:
     """Evaluate a run's link on test data again, and write its ``results.json``.
 
     Args:
@@ -458,8 +456,8 @@ def evaluate(
         The path of ``results.json``.
 
     Raises:
-        InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, or an extra
-            is not installed.
+        InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, or an
+            extra is not installed.
     """
     from kdnas.export.halves import need_onnx
     from kdnas.pipeline import stages

@@ -403,8 +403,7 @@ def table_kind(value: Any, source: str = "the table") -> str:
     Returns:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
         ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``, ``"pareto"``,
-        ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"`` or ``"int8"``.
-        ``"tuning"``, ``"proxies"``, ``"workers"`` or ``"envelope"``.
+        ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"``, ``"int8"`` or ``"envelope"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.

@@ -11,8 +11,8 @@ from kdnas.plot.published_distill import (
     loss_ablation_figure,
     stages_figure,
 )
-from kdnas.plot.published_halves import int8_figure, link_speed_figure
 from kdnas.plot.published_envelope import envelope_figure
+from kdnas.plot.published_halves import int8_figure, link_speed_figure
 from kdnas.plot.published_search import (
     budgets_figure,
     collapse_figure,

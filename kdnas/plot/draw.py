@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
 from kdnas.plot import (
     published_distill,
-    published_halves,
     published_envelope,
+    published_halves,
     published_search,
     published_store,
     published_tailor,

@@ -1,6 +1,7 @@
-"""Write the README's results from runs/published/: python scripts/readme_results.py [--check].
+"""Write the tables of README.md and docs/results.md from runs/published/: python scripts/readme_results.py [--check].
 
-Each table stands between markers that name its file. Where there is no such file, nothing stands between them.
+Each table stands between markers that name its file, in one of the two. Where there is no such file, nothing stands
+between them.
 """
 
 import json
@@ -419,28 +420,32 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
 }
 
 
-def rewritten(text: str) -> str:
-    """The README with every section as the published tables give it."""
+DOCUMENTS = ("README.md", "docs/results.md")
+
+
+def rewritten(texts: dict[str, str]) -> dict[str, str]:
+    """The documents, by name, with every section as the published tables give it."""
     for name, make in SECTIONS.items():
         begin = BEGIN.format(name)
-        head, found, rest = text.partition(begin)
+        places = [document for document, text in texts.items() if begin in text]
+        head, _, rest = texts[places[0]].partition(begin) if places else ("", "", "")
         _, closed, tail = rest.partition(END)
-        if not found or not closed:
-            sys.exit(f"README.md: the markers {begin} and {END} are not both there: put them where the table belongs")
+        if len(places) != 1 or not closed:
+            sys.exit(f"the markers {begin} and {END} are not in one of {', '.join(texts)}: put them where they belong")
         path = ROOT / "runs" / "published" / name
         made = make(json.loads(path.read_text())) + "\n" if path.exists() else ""
-        text = f"{head}{begin}\n{made}{END}{tail}"
-    return text
+        texts = {**texts, places[0]: f"{head}{begin}\n{made}{END}{tail}"}
+    return texts
 
 
 def main() -> None:
     """Rewrite the sections, or with ``--check`` exit 1 where one is not what its published table gives."""
-    path = ROOT / "README.md"
-    text = path.read_text()
-    new = rewritten(text)
+    texts = {name: (ROOT / name).read_text() for name in DOCUMENTS}
+    new = rewritten(texts)
     if "--check" in sys.argv:
-        sys.exit(0 if new == text else "README.md: the results are not those of runs/published: run this script")
-    path.write_text(new)
+        sys.exit(0 if new == texts else "the results are not those of runs/published: run scripts/readme_results.py")
+    for name, text in new.items():
+        (ROOT / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,9 @@ class Readme:
         self.tables = directory / "runs/published"
         self.tables.mkdir(parents=True)
         parts = [f"{self.script.BEGIN.format(name)}\n{self.script.END}" for name in self.script.SECTIONS]
-        self.path.write_text("\n\n".join(["# before", *parts, "after"]) + "\n")
+        self.path.write_text("\n\n".join(["# before", *parts[1:], "after"]) + "\n")
+        (directory / "docs").mkdir()
+        (directory / "docs/results.md").write_text(parts[0] + "\n")
 
     def publish(self, name: str, rows: list[dict[str, Any]]) -> None:
         (self.tables / name).write_text(json.dumps({"command": "make it", "rows": rows}))

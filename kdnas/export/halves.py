@@ -10,13 +10,15 @@
 | `snr_db`           | float32 (B,)          | average SNR E_s/N_0 in dB, known to both ends                       |
 | `length`           | int64 (B,)            | k', complex symbols sent, 1 ... k                                   |
 | `features`         | float32 (B, D)        |                                                                     |
-| `symbols`          | float32 (B, k, 2)     | I and Q; mean power 1 over the first k', 0 after them               |
+| `symbols`          | float32 (B, k, 2)     | I and Q; mean power 1 over the first k', 0 after them (see below)   |
 | `received`         | float32 (B, k, 2)     | equalised I and Q; what stands past k' is ignored                   |
 | `effective_snr_db` | float32 (B, k)        | SNR in dB of each of `received`; `snr_db` where there is no fading  |
 | `logits`           | float32 (B, classes)  | in the order of the metadata's `classes`                            |
 
-B is free. The metadata of each file say what it is of (``ABOUT``). ONNX has no complex numbers, hence I and Q; how
-symbols travel between programs is in ``kdnas.export.wire``.
+B is free. With a constellation (``codec.constellation``) the symbols are its points and their power is at most 1; a
+symbol on the border of two points, to within rounding, may be the other one. The metadata of each file say what it is
+of (``ABOUT``). ONNX has no complex numbers, hence I and Q; how symbols travel between programs is in
+``kdnas.export.wire``.
 """
 
 import contextlib

@@ -260,10 +260,10 @@ class Distill(Section):
         "uniform", description="SNR in stage 2: drawn per sample, or one for each epoch, rising"
     )
     link_draws: int = Field(
-        1, ge=1, description="stage 2: how often each image is sent in a step, each time under other conditions"
+        4, ge=1, description="stage 2: how often each image is sent in a step, each time under other conditions"
     )
     snr_margin_db: float = Field(
-        0.0, ge=0, description="stage 2: by how much the SNRs of training reach beyond the device's, on both sides"
+        5.0, ge=0, description="stage 2: by how much the SNRs of training reach beyond the device's, on both sides"
     )
     snr_error_db: float = Field(
         0.0, ge=0, description="stage 2: the SNR is told wrong by up to this much, to both ends"

@@ -401,6 +401,86 @@ def int8(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
+def _by_seed(rows: list[dict], key: str, value: object) -> dict[tuple, float]:
+    """Accuracy of one system by point and seed."""
+    columns = ("channel", "symbols", "snr_db", "seed")
+    return {tuple(row[column] for column in columns): row["accuracy"] for row in rows if row[key] == value}
+
+
+def _differences(rows: list[dict], key: str, system: object, base: object) -> dict[tuple, list[float]]:
+    """Differences by (channel, symbols, snr_db): one for each seed."""
+    found: dict[tuple, list[float]] = defaultdict(list)
+    ours, theirs = _by_seed(rows, key, system), _by_seed(rows, key, base)
+    for point in ours.keys() & theirs.keys():
+        found[point[:3]].append(ours[point] - theirs[point])
+    return found
+
+
+def one_model(document: dict) -> str:
+    """The model for all lengths and SNRs against dedicated ones."""
+    lines = []
+    for (name, channel), own in groups(document["rows"], "dataset", "channel").items():
+        cells = _differences(own, "system", "one-model", "dedicated")
+        means = {point: statistics.mean(values) for point, values in cells.items()}
+        worst = min(means, key=lambda point: means[point])
+        values = cells[worst]
+        error = 2 * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        by_length = groups([{"symbols": point[1], "mean": mean} for point, mean in means.items()], "symbols")
+        lengths = ", ".join(
+            f"{symbols}: {100 * statistics.mean(row['mean'] for row in found):+.1f}"
+            for (symbols,), found in sorted(by_length.items())
+        )
+        lines.append(
+            [data_set(name), channel, f"{100 * statistics.mean(means.values()):+.2f}", lengths,
+             f"{100 * means[worst]:+.1f} ± {100 * error:.1f} ({worst[1]} symbols, {worst[2]:g} dB)"]
+        )  # fmt: skip
+    about = (
+        "One model for all against models made for one length, or at one SNR, alone: difference in points, paired by "
+        f"seed; {seeds(document['rows'])}."
+    )
+    return table(document, about, ["data set", "channel", "mean", "by symbols", "worst point (± 2 SE)"], lines)
+
+
+def constellation(document: dict) -> str:
+    """What sending only the points of a constellation costs."""
+    lines = []
+    snrs = sorted({row["snr_db"] for row in document["rows"]})
+    for (name, channel), own in groups(document["rows"], "dataset", "channel").items():
+        for kind in dict.fromkeys(row["constellation"] for row in own):
+            if kind != "none":
+                cells = _differences(own, "constellation", kind, "none")
+                by_snr = {
+                    snr: [v for point, values in cells.items() if point[2] == snr for v in values] for snr in snrs
+                }
+                numbers = [f"{100 * statistics.mean(by_snr[snr]):+.1f}" for snr in snrs]
+                lines.append([data_set(name), channel, kind, *numbers])
+    about = (
+        "What it costs to send nothing but the points of a constellation: difference in points to any complex number, "
+        f"mean over lengths; {seeds(document['rows'])}."
+    )
+    heads = ["data set", "channel", "constellation", *(f"{snr:g} dB" for snr in snrs)]
+    return table(document, about, heads, lines)
+
+
+def told_wrong(document: dict) -> str:
+    """What a wrong SNR costs."""
+    lines = []
+    snrs = sorted({row["snr_db"] for row in document["rows"]})
+    for (name, channel, system), own in groups(document["rows"], "dataset", "channel", "system").items():
+        for offset in sorted({row["snr_offset_db"] for row in own} - {0.0}):
+            cells = _differences(own, "snr_offset_db", offset, 0.0)
+            by_snr = {snr: [v for point, values in cells.items() if point[2] == snr for v in values] for snr in snrs}
+            numbers = [f"{100 * statistics.mean(by_snr[snr]):+.1f}" for snr in snrs]
+            words = "the right SNR" if system == "one-model" else "wrong ones"
+            lines.append([data_set(name), channel, words, f"{offset:+g} dB", *numbers])
+    about = (
+        "What it costs when both ends are told a wrong SNR: difference in points to the right one, by the true SNR, "
+        f"mean over lengths; {seeds(document['rows'])}."
+    )
+    heads = ["data set", "channel", "told in training", "told wrong by", *(f"{snr:g} dB" for snr in snrs)]
+    return table(document, about, heads, lines)
+
+
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "quick.json": quick,
     "search_speed.json": search_speed,
@@ -414,6 +494,10 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "store.json": store,
     "stages.json": stages,
     "envelope.json": envelope,
+    "lengths.json": one_model,
+    "snrs.json": one_model,
+    "mismatch.json": told_wrong,
+    "constellation.json": constellation,
     "tailor.json": tailored,
     "link_speed.json": link_speed,
     "int8.json": int8,

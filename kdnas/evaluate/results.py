@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kdnas.config import BASELINES
 from kdnas.errors import InputError
+from kdnas.evaluate.codec_rows import ConstellationRow, OneModelRow, ToldWrongRow
 from kdnas.evaluate.distill_rows import (
     AllLabelsRow,
     FewLabelsRow,
@@ -295,6 +296,9 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "store": (StoreRow, ("dataset", "form", "seed")),
     "tailor": (TailorRow, ("dataset", "device", "system", "seed")),
     "stages": (StagesRow, ("dataset", "channel", "system", "snr_db", "seed")),
+    "one model": (OneModelRow, ("dataset", "channel", "system", "symbols", "snr_db", "seed")),
+    "constellation": (ConstellationRow, ("dataset", "channel", "constellation", "symbols", "snr_db", "seed")),
+    "told wrong": (ToldWrongRow, ("dataset", "channel", "system", "symbols", "snr_db", "snr_offset_db", "seed")),
     "pareto": (ParetoRow, ("dataset", "device", "seed")),
     "tuning": (TuningRow, ("device", "system", "seed")),
     "proxies": (ProxyRow, ("device", "seed", "architecture", "proxy", "judged")),
@@ -393,8 +397,9 @@ def validate_published(value: Any, source: str = "the published table") -> dict[
 def table_kind(value: Any, source: str = "the table") -> str:
     """Recognise a table of ``runs/published/`` by the keys of its first row.
 
-    Three kinds share their keys, and are told apart by what stands in the rows: a loss ablation has systems
-    ``no-...`` or ``only-...``; all labels has one number of labels and says the epochs; few labels is the rest.
+    Some kinds share their keys, and are told apart by what stands in the rows: a loss ablation has systems
+    ``no-...`` or ``only-...``; all labels has one number of labels and says the epochs; few labels is the rest. One
+    model has no systems but ``one-model`` and ``dedicated``, as stages do not.
 
     Args:
         value: What was read from the file.
@@ -402,8 +407,9 @@ def table_kind(value: Any, source: str = "the table") -> str:
 
     Returns:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
-        ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``, ``"pareto"``,
-        ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"``, ``"int8"`` or ``"envelope"``.
+        ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``,
+        ``"one model"``, ``"constellation"``, ``"told wrong"``, ``"pareto"``, ``"tuning"``, ``"proxies"``,
+        ``"workers"``, ``"link speed"``, ``"int8"`` or ``"envelope"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.
@@ -463,6 +469,8 @@ def validate_table(value: Any, source: str = "the table") -> str:
 
 
 def _by_content(kind: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    if kind in ("stages", "one model"):
+        return "one model" if {row.get("system") for row in rows} <= {"one-model", "dedicated"} else "stages"
     if kind not in ("few labels", "all labels"):
         return kind
     if any(str(row.get("system")).startswith(("no-", "only-")) for row in rows):

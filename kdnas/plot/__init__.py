@@ -5,6 +5,7 @@ from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
 from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
+from kdnas.plot.published_codec import constellation_figure, one_model_figure, told_wrong_figure
 from kdnas.plot.published_distill import (
     all_labels_figure,
     few_labels_figure,
@@ -35,6 +36,7 @@ __all__ = [
     "architecture_figure",
     "budgets_figure",
     "collapse_figure",
+    "constellation_figure",
     "cost_against_budget",
     "devices_figure",
     "envelope_figure",
@@ -44,6 +46,7 @@ __all__ = [
     "link_speed_figure",
     "loss_ablation_figure",
     "nas_bench_201_figure",
+    "one_model_figure",
     "pareto_figure",
     "plot_published",
     "plot_run",
@@ -57,6 +60,7 @@ __all__ = [
     "stages_figure",
     "store_figure",
     "tailor_figure",
+    "told_wrong_figure",
     "trials_figure",
     "tuning_figure",
     "workers_figure",

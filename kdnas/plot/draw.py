@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
 from kdnas.plot import (
+    published_codec,
     published_distill,
     published_envelope,
     published_halves,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # By the kind of table, as ``table_kind`` names it.
 _FIGURES = {
     **published_search.FIGURES,
+    **published_codec.FIGURES,
     **published_distill.FIGURES,
     **published_store.FIGURES,
     **published_tailor.FIGURES,

@@ -1,0 +1,45 @@
+"""The forms of the rows of the published tables about the codec."""
+
+from typing import Literal
+
+from kdnas.evaluate.fields import Fraction, Name, NotNegative, Positive, Row
+
+
+class OneModelRow(Row):
+    """One point of the model for all SNRs and lengths, or of one made for that length or SNR alone; one seed."""
+
+    dataset: Name
+    channel: Name
+    system: Literal["one-model", "dedicated"]
+    symbols: Positive
+    snr_db: float
+    seed: int
+    accuracy: Fraction
+    ci95: NotNegative | None
+
+
+class ConstellationRow(Row):
+    """One point of a model whose symbols are points of a constellation (``none``: any complex number); one seed."""
+
+    dataset: Name
+    channel: Name
+    constellation: Name
+    symbols: Positive
+    snr_db: float
+    seed: int
+    accuracy: Fraction
+    ci95: NotNegative | None
+
+
+class ToldWrongRow(Row):
+    """One point of a model where both ends are told an SNR that is ``snr_offset_db`` too high; one seed."""
+
+    dataset: Name
+    channel: Name
+    system: Literal["one-model", "told-wrong"]
+    symbols: Positive
+    snr_db: float
+    snr_offset_db: float
+    seed: int
+    accuracy: Fraction
+    ci95: NotNegative | None

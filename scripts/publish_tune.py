@@ -1,17 +1,18 @@
 """Make the tables about tuning in runs/published/: one subcommand each.
 
     python scripts/publish_tune.py proxy --devices wearable --seeds 0 --architectures 10
-    python scripts/publish_tune.py tuning --seeds 0 1 2
+    python scripts/publish_tune.py tuning --devices mcu wearable phone gateway --seeds 0 1 2
     python scripts/publish_tune.py workers --devices mcu --workers 1 2 4
 
 proxy: short searches with drawn weights, as a study makes them; what cheap measures say of each derived network, and
 the accuracy of the same architecture after both stages of training, through the link, on the architecture split with
 all its labels (which no search sees). Test data are not read.
 
-tuning: for each device class and seed a whole run with the study's weights, and one with the settings' own; the same
-teacher, search, and both stages; test accuracy at 10 dB AWGN.
+tuning: for each device class and seed a search and both stages with the study's weights, and with the settings' own;
+the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length.
 
-workers: the same study with 1, 2, ... workers, from a warmed-up supernet; then once more with one of them killed.
+workers: the same trials with 1, 2, ... workers on this machine, nothing pruned, from a warmed-up supernet; then once
+more with the most, one of which is killed. For a machine that does nothing else.
 
 What is finished is kept in --work and not done again: several processes, each with a part of --devices and --seeds,
 may fill one --work, and a last call collects.
@@ -20,23 +21,32 @@ may fill one --work, and a last call collects.
 import argparse
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 
 from kdnas.config import make_settings, parse_assignments
-from kdnas.evaluate import evaluate_answers
+from kdnas.evaluate import evaluate_answers, evaluate_link
+from kdnas.export import load_link
 from kdnas.link import Link, constant_conditions
-from kdnas.pipeline import stages
+from kdnas.pipeline import api, stages
 from kdnas.pipeline.context import Context
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import hash_of, read_json, write_json
 from kdnas.run.seeds import generator
+from kdnas.run.tensors import torch_device
 from kdnas.tune.objective import Objective
 from kdnas.tune.space import search_space, with_parameters
+from kdnas.tune.storage import open_storage
 
 
 def kept(path: Path, make: Callable[[], Any]) -> Any:
@@ -155,7 +165,132 @@ def proxy_table(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-TABLES = {"proxy": ("proxies.json", proxy_table)}
+def judged_run(given: argparse.Namespace, device: str, seed: int, system: str) -> dict[str, Any]:
+    """One search and both stages, with or without a study before; test accuracy and costs."""
+    settings = {
+        **parse_assignments(given.set), "preset": given.preset, "device": device, "seed": seed,
+        "threads": given.threads,
+    }  # fmt: skip
+    place = given.work / f"tuning-{system}-{device}-s{seed}-{hash_of(given.preset, *given.set)}"
+
+    def go(verb: Callable[..., Path]) -> None:
+        begun = (place / "run.json").exists()
+        verb(**({"resume": place} if begun else {"out": place, **settings}), say=print)
+
+    if system == "study":
+        go(api.tune)
+    go(api.distill)
+    context = Context(make_settings(RunDirectory.open(place).settings), RunDirectory.open(place), progress=False)
+    link, radio = load_link(place).to(torch_device(context.settings.accelerator)), context.device.link
+    row = evaluate_link(
+        link, context.dataset.test_images, context.dataset.test_labels, system=system, channels=["awgn"],
+        snrs_db=[10.0], lengths=[radio.symbols], draws=context.settings.evaluate.draws,
+        batch_size=context.settings.evaluate.batch_size, seed=seed,
+    )[0]  # fmt: skip
+    steps = context.tables.steps(stages.architecture_of(context).choices)
+    costs, tuned = context.transmitter_costs(steps), context.directory.report("tune")
+    return {
+        "device": context.device.name, "seed": seed, "system": system, "accuracy": row["accuracy"],
+        "ci95": row["ci95"], **costs,
+        "binding_use": max(costs[name] / limit for name, limit in context.device.budgets.items()),
+        "parameters": tuned["best"]["parameters"] if tuned else None,
+        "feasible": tuned["feasible"] if tuned else None, "savings": tuned["savings"] if tuned else None,
+    }  # fmt: skip
+
+
+def tuning_table(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of tuning.json."""
+    rows = []
+    for device in given.devices:
+        for seed in given.seeds:
+            for system in ("default", "study"):
+                path = given.work / f"tuning-{system}-{device}-s{seed}-{hash_of(given.preset, *given.set)}.json"
+                rows.append(
+                    kept(path, lambda d=device, s=seed, y=system: judged_run(given, d, s, y))  # type: ignore[misc]
+                )
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def prepared(given: argparse.Namespace, workers: int, name: str, **more: Any) -> Path:
+    """A run directory with teacher, store and warmed-up supernet, whose study is all that is left to do."""
+    place = given.work / f"workers-{name}-{hash_of(given.preset, given.devices, given.trials, *given.set)}"
+    if not (place / "run.json").exists():
+        settings = {
+            "preset": given.preset, "device": given.devices[0], "seed": given.seeds[0], "threads": given.threads,
+            "tune.workers": workers, "tune.trials": given.trials, "tune.check": 0,
+            "tune.startup_trials": given.trials,  # drawn, and none pruned: all counts of workers do the same work
+            **more,
+        }  # fmt: skip
+        api.teach(out=place, **{**parse_assignments(given.set), **settings})
+    directory = RunDirectory.open(place)
+    stages.warmed(Context(make_settings(directory.settings), directory, progress=False))
+    return place
+
+
+def workers_table(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of workers.json."""
+    rows: list[dict[str, Any]] = []
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for count in given.workers:
+        place = api.tune(resume=prepared(given, count, str(count)), say=print)
+        report = read_json(place / "stages" / "tune.json")
+        found[count] = [(row["parameters"], row["accuracy"], row["choices"]) for row in report["trials"]]
+        rate = 3600 * given.trials / report["seconds"]
+        rows.append(
+            {"workers": count, "trials": given.trials, "seconds": report["seconds"], "trials_per_hour": rate,
+             "efficiency": rate / count / (rows[0]["trials_per_hour"] / rows[0]["workers"]) if rows else 1.0,
+             "cores": os.cpu_count(), "threads": given.threads, "device": make_settings(
+                 RunDirectory.open(place).settings).device,
+             "same_trials": found[count] == found[given.workers[0]]}
+        )  # fmt: skip
+        print(json.dumps(rows[-1]), flush=True)
+    rows[-1]["kill_test"] = kept(
+        given.work / f"kill-{hash_of(given.preset, given.devices, given.trials, *given.set)}.json",
+        lambda: kill_test(given, found[given.workers[0]]),
+    )
+    return rows
+
+
+def kill_test(given: argparse.Namespace, expected: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """The study once more with the most workers, one of which is killed in the middle of a trial."""
+    place = prepared(given, max(given.workers), "kill", **{"tune.heartbeat": 1.0})
+    command = [sys.executable, "-m", "kdnas.cli", "tune", "--resume", str(place)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr or []))
+    reader.start()
+    killed: dict[str, Any] = {}
+    while process.poll() is None and not killed:
+        time.sleep(0.05)
+        if not (place / "study.db").exists():
+            continue
+        storage = open_storage(str(place / "study.db"))
+        for name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=name, storage=storage)
+            for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+                pid = int(trial.user_attrs.get("worker", ":0").rpartition(":")[2])
+                if trial.intermediate_values and pid not in (0, process.pid):
+                    os.kill(pid, signal.SIGKILL)
+                    killed = {"trial": trial.user_attrs["slot"], "number": trial.number, "worker": pid}
+                    break
+    process.wait()
+    reader.join()
+    report = read_json(place / "stages" / "tune.json")
+    return {
+        "killed": killed, "retries": report["study"]["retries"],
+        "trials": [row["trial"] for row in report["trials"]],
+        "same_trials": [(r["parameters"], r["accuracy"], r["choices"]) for r in report["trials"]] == expected,
+        "log": [line.rstrip() for line in lines if line.startswith(("trial ", "worker "))],
+    }  # fmt: skip
+
+
+TABLES = {
+    "proxy": ("proxies.json", proxy_table),
+    "tuning": ("tuning.json", tuning_table),
+    "workers": ("workers.json", workers_table),
+}
 
 
 def main() -> None:
@@ -165,6 +300,8 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=["wearable"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
+    parser.add_argument("--trials", type=int, default=16, help="workers: trials of the study")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
@@ -183,7 +320,10 @@ def command(given: argparse.Namespace) -> str:
     """The command that makes the table again."""
     words = ["python scripts/publish_tune.py", given.table, "--devices", *given.devices]
     words += ["--seeds", *map(str, given.seeds)]
-    words += ["--architectures", str(given.architectures)] if given.table == "proxy" else []
+    if given.table == "proxy":
+        words += ["--architectures", str(given.architectures)]
+    if given.table == "workers":
+        words += ["--workers", *map(str, given.workers), "--trials", str(given.trials)]
     words += ["--preset", given.preset, "--threads", str(given.threads)]
     words += ["--set", *given.set] if given.set else []
     return " ".join(words)

@@ -61,7 +61,7 @@ def open_storage(storage: str) -> optuna.storages.RDBStorage:
                 opened = optuna.storages.RDBStorage(url, engine_kwargs=kwargs)
             break
         except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-            crowded = isinstance(error, sqlalchemy.exc.IntegrityError | sqlalchemy.exc.ProgrammingError)
+            crowded = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
             if crowded and time.monotonic() - began < _OPENING:
                 time.sleep(0.2)  # another worker makes the tables just now
                 continue

@@ -92,3 +92,18 @@ def test_no_trial_is_lost_or_counted_twice_by_workers_that_die(tmp_path: Path, s
     assert sorted(finished) == list(range(6))
     complete = [trial.user_attrs["slot"] for trial in study.trials if trial.state is TrialState.COMPLETE]
     assert sorted(complete) == list(range(6))
+
+
+def test_workers_that_start_at_once_all_open_the_storage(tmp_path: Path) -> None:
+    at_once, opened = threading.Barrier(6), []
+
+    def begin() -> None:
+        at_once.wait()
+        opened.append(open_storage(str(tmp_path / "new.db")))
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(opened) == 6

@@ -22,6 +22,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,9 +213,14 @@ def tuning_table(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def place_of(given: argparse.Namespace, name: str) -> Path:
+    """Where a part of workers.json is kept."""
+    return Path(given.work / f"workers-{name}-{hash_of(given.preset, given.devices, given.trials, *given.set)}")
+
+
 def prepared(given: argparse.Namespace, workers: int, name: str, **more: Any) -> Path:
     """A run directory with teacher, store and warmed-up supernet, whose study is all that is left to do."""
-    place = given.work / f"workers-{name}-{hash_of(given.preset, given.devices, given.trials, *given.set)}"
+    place = place_of(given, name)
     if not (place / "run.json").exists():
         settings = {
             "preset": given.preset, "device": given.devices[0], "seed": given.seeds[0], "threads": given.threads,
@@ -245,15 +251,14 @@ def workers_table(given: argparse.Namespace) -> list[dict[str, Any]]:
              "same_trials": found[count] == found[given.workers[0]]}
         )  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
-    rows[-1]["kill_test"] = kept(
-        given.work / f"kill-{hash_of(given.preset, given.devices, given.trials, *given.set)}.json",
-        lambda: kill_test(given, found[given.workers[0]]),
-    )
+    path = place_of(given, "kill").with_suffix(".json")
+    rows[-1]["kill_test"] = kept(path, lambda: kill_test(given, found[given.workers[0]]))
     return rows
 
 
 def kill_test(given: argparse.Namespace, expected: list[tuple[Any, ...]]) -> dict[str, Any]:
     """The study once more with the most workers, one of which is killed in the middle of a trial."""
+    shutil.rmtree(place_of(given, "kill"), ignore_errors=True)  # of a call that was stopped
     place = prepared(given, max(given.workers), "kill", **{"tune.heartbeat": 1.0})
     command = [sys.executable, "-m", "kdnas.cli", "tune", "--resume", str(place)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -481,6 +481,76 @@ def told_wrong(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
+def tuning(document: dict) -> str:
+    """The study's weights against fixed ones."""
+    lines = []
+    for (device,), rows in groups(document["rows"], "device").items():
+        own = {
+            system: {row["seed"]: row for row in rows if row["system"] == system} for system in ("study", "default")
+        }
+        both = sorted(own["study"].keys() & own["default"].keys())
+        gains = [own["study"][seed]["accuracy"] - own["default"][seed]["accuracy"] for seed in both]
+        cells = [f"`{device}`"]
+        for system in ("study", "default"):
+            cells.append(spread([own[system][seed]["accuracy"] for seed in both]))
+        cells.append(spread(gains))
+        for system in ("study", "default"):
+            cells.append(spread([own[system][seed]["binding_use"] for seed in both], 100, 0))
+        lines.append(cells)
+    about = (
+        "Weights that a study set against fixed ones (`tune.enabled=false`), inside the same budgets: test accuracy in "
+        f"% at 10 dB AWGN and full length; {seeds(document['rows'])}."
+    )
+    heads = ["device class", "study", "fixed", "gain (points)", "use of the binding budget (%): study", "fixed"]
+    return table(document, about, heads, lines)
+
+
+PROXIES = {"clean": "no channel", "noise": "bare features through the channel", "codec": "short codec training"}
+
+
+def proxies(document: dict) -> str:
+    """How cheap measures rank architectures."""
+    from kdnas.plot.published_tune import mean_correlation
+
+    lines = []
+    for (proxy, judged), rows in groups(document["rows"], "proxy", "judged").items():
+        rho = mean_correlation(rows)
+        by = "labelled images" if judged == "labels" else "all images, by the teacher"
+        cost = statistics.median(row["proxy_s"] for row in rows)
+        lines.append([PROXIES.get(proxy, proxy), by, "" if rho is None else f"{rho:.2f}", f"{cost:.1f}"])
+    count = len({(row["device"], row["seed"], row["architecture"]) for row in document["rows"]})
+    about = (
+        "What a short trial says of the network that it finds, against the accuracy of the same architecture after "
+        "both stages through the link (on the architecture split with all its labels, which no search sees): "
+        f"Spearman's rank correlation within a class and seed, over {count} architectures."
+    )
+    return table(document, about, ["measure", "judged by", "rank correlation", "seconds"], lines)
+
+
+def workers(document: dict) -> str:
+    """Trials per hour by the number of workers, and the kill test."""
+    lines = [
+        [str(row["workers"]), str(row["trials"]), f"{row['trials_per_hour']:.0f}", f"{100 * row['efficiency']:.0f}"]
+        for row in document["rows"]
+    ]
+    first = document["rows"][0]
+    about = (
+        f"Workers on one machine of {first['cores']} cores that share the study of `{first['device']}`, one thread "
+        "each; efficiency: trials per hour and worker over those of one worker, in %."
+    )
+    kill = next((row["kill_test"] for row in document["rows"] if row.get("kill_test")), None)
+    if kill and kill["killed"]:
+        found = next((retry for retry in kill["retries"] if retry["died"] == kill["killed"]["number"]), None)
+        by = found["retried_by"] if found else "nobody"
+        again = f"its trial {kill['killed']['trial'] + 1} was retried by {by}"
+        same = "the same as without the kill" if kill["same_trials"] else "not the same as without the kill"
+        about += (
+            f" With one of {document['rows'][-1]['workers']} killed (process {kill['killed']['worker']}) {again}; all "
+            f"{len(kill['trials'])} trials ended once, {same}."
+        )
+    return table(document, about, ["workers", "trials", "trials per hour", "efficiency (%)"], lines)
+
+
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "quick.json": quick,
     "search_speed.json": search_speed,
@@ -501,6 +571,9 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "tailor.json": tailored,
     "link_speed.json": link_speed,
     "int8.json": int8,
+    "tuning.json": tuning,
+    "proxies.json": proxies,
+    "workers.json": workers,
 }
 
 

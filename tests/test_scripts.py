@@ -337,3 +337,44 @@ def test_the_envelope_is_told_at_the_symbols_that_ours_sends(readme: Readme) -> 
         "| `fashion-mini` | awgn | kdnas | 46,000 | 81.0 ± 1.4 |",
         "| `fashion-mini` | awgn | capacity | 0 | 50.0 |",
     ]
+
+
+def test_readme_tuning_pairs_seeds(readme: Readme) -> None:
+    rows = [
+        {"device": "mcu", "seed": seed, "system": system, "accuracy": accuracy, "binding_use": 0.95}
+        for seed, pair in enumerate([(0.82, 0.80), (0.84, 0.83)])
+        for system, accuracy in zip(("study", "default"), pair, strict=True)
+    ]
+    readme.publish("tuning.json", [*rows, {**rows[0], "seed": 7, "accuracy": 0.1}])
+    readme()
+    assert readme.section("tuning.json")[2:] == [
+        "| `mcu` | 83.0 ± 1.4 | 81.5 ± 2.1 | 1.5 ± 0.7 | 95 ± 0 | 95 ± 0 |"
+    ]
+
+
+def test_readme_proxies_rank_within_a_seed(readme: Readme) -> None:
+    rows = [
+        {"device": "mcu", "seed": seed, "architecture": index, "proxy": "noise", "judged": "all", "proxy_s": 0.25,
+         "value": 0.1 * index, "trained": 0.8 - 0.1 * seed + (0.01, 0.03, 0.02)[index]}
+        for seed in range(2) for index in range(3)
+    ]  # fmt: skip
+    readme.publish("proxies.json", rows)
+    readme()
+    lines = readme.section("proxies.json")[2:]
+    assert lines == ["| bare features through the channel | all images, by the teacher | 0.50 | 0.2 |"]
+
+
+def test_readme_workers_tells_of_the_kill(readme: Readme) -> None:
+    kill = {
+        "killed": {"trial": 2, "number": 2, "worker": 77}, "same_trials": True, "trials": [0, 1, 2],
+        "retries": [{"died": 2, "retried_by": "host:78"}],
+    }  # fmt: skip
+    row = {"device": "mcu", "cores": 2, "trials": 3}
+    readme.publish("workers.json", [
+        {**row, "workers": 1, "trials_per_hour": 100.0, "efficiency": 1.0},
+        {**row, "workers": 2, "trials_per_hour": 150.0, "efficiency": 0.75, "kill_test": kill},
+    ])  # fmt: skip
+    readme()
+    assert readme.section("workers.json")[2:] == ["| 1 | 3 | 100 | 100 |", "| 2 | 3 | 150 | 75 |"]
+    text = " ".join((readme.path.parent / "README.md").read_text().split())
+    assert "trial 3 was retried by host:78; all 3 trials ended once, the same as without the kill" in text

@@ -10,7 +10,8 @@ from kdnas.channel import Randomness, get_channel, prefix_mask
 from kdnas.codec.adaptation import AccuracyTable
 from kdnas.errors import InputError
 
-FULL_SHARE = 0.25  # of the samples of a training batch, which send the full length
+FULL_SHARE = 0.15  # of the samples of a training batch, which send the full length
+SHORT = 3  # below so many symbols little can arrive, and the losses are the largest
 
 
 class Conditions(NamedTuple):
@@ -82,8 +83,8 @@ def draw_conditions(
     """Draw training conditions, independently per sample.
 
     SNR is uniform in dB and the channel uniform. The length is ``max_symbols`` with probability
-    ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often,
-    and the full code, which is what is used most, oftener.
+    ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often. A length
+    of 1 or 2 is drawn again once: so these lengths are learned too, but no longer at the cost of the next ones.
 
     Args:
         batch: B.
@@ -100,9 +101,10 @@ def draw_conditions(
     for name in channels:
         get_channel(name)
     device = generator.device
-    uniform = torch.rand(4, batch, generator=generator, device=device)
+    uniform = torch.rand(5, batch, generator=generator, device=device)
     low, high = snr_range_db
-    length = torch.exp2(uniform[1] * math.log2(max_symbols + 1)).long().clamp(1, max_symbols)
+    length, again = torch.exp2(uniform[[1, 4]] * math.log2(max_symbols + 1)).long().clamp(1, max_symbols)
+    length = torch.where(length < SHORT, again, length)
     length = torch.where(uniform[2] < full_share, max_symbols, length)
     channel = (uniform[3] * len(channels)).long().clamp_max(len(channels) - 1)
     drawn = Conditions(low + (high - low) * uniform[0], channel, length, tuple(channels))

@@ -1,5 +1,7 @@
 """The link: its halves make the whole, conditions act per sample, and it learns to survive the channel."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -120,6 +122,11 @@ def test_drawn_conditions_are_independent_and_as_stated():
     assert abs(drawn.snr_db.mean() - 5) < 5 * (30 / 12**0.5) / n**0.5
     assert abs(drawn.channel.float().mean() - 0.5) < 5 * 0.5 / n**0.5
     assert set(drawn.length.tolist()) == set(range(1, k + 1))
+    # Lengths are log-uniform in octaves; 1 and 2 have to be drawn twice in a row, and 15 % send the full length.
+    short = math.log(3, k + 1)
+    for low, high, expected in ((1, 3, 0.85 * short**2), (4, 8, 0.85 * math.log(2, k + 1) * (1 + short))):
+        share = ((drawn.length >= low) & (drawn.length < high)).float().mean()
+        assert abs(share - expected) < 5 * (expected / n) ** 0.5
     parts = torch.stack([drawn.snr_db, drawn.channel.float(), drawn.length.float()])
     correlation = torch.corrcoef(parts) - torch.eye(3)
     assert correlation.abs().max() < 5 / n**0.5

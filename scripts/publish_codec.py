@@ -4,19 +4,23 @@
     python scripts/publish_codec.py snrs --dataset fashion-mini --seeds 0 1 2 3 4
     python scripts/publish_codec.py constellation --dataset fashion-mini --seeds 0 1 2
     python scripts/publish_codec.py mismatch --dataset fashion-mini --seeds 0 1 2
+    python scripts/publish_codec.py adaptation --dataset fashion-mini --seeds 0 1 2
 
 All links train the same architecture, a published one, from the same first stage (made once for a data set and seed),
 with the same images, batches and steps, and are judged on test data once, at the end. ``one-model`` is made for all
-SNRs and lengths; a ``dedicated`` one for one length, or at one SNR. What is finished is kept in --work and not done
-again, whatever has changed since in the code: begin another --work then. Several processes may share one --work, each
-with data sets, seeds and --models of its own; a last call with all of them writes the table.
+SNRs and lengths; a ``dedicated`` one for one length, or at one SNR. ``adaptation`` lets the one model choose its length
+at each SNR, for a wanted accuracy, by its table of the architecture split.
+
+What is finished is kept in --work and not done again, whatever has changed since in the code: begin another --work
+then. Several processes may share one --work, each with data sets, seeds and --models of its own; a last call with all
+of them writes the table.
 """
 
 import argparse
 import copy
 import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,6 +29,7 @@ import torch
 from publish_distill import Case, kept, network
 from torch import Tensor, nn
 
+from kdnas.codec.adaptation import AccuracyTable
 from kdnas.config import make_settings
 from kdnas.evaluate import evaluate_link
 from kdnas.link import FULL_SHARE, Link
@@ -34,6 +39,7 @@ from kdnas.run.files import hash_of, write_json
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 
 OFFSETS_DB = [-3.0, 0.0, 3.0]
+TARGETS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 CONSTELLATIONS = ("none", "qpsk", "16qam", "64qam", "256qam")
 
 
@@ -57,8 +63,10 @@ def models(given: argparse.Namespace) -> list[Model]:
         made = [ONE, *(Model(f"snr-{snr:g}", snr_db=snr) for snr in given.snrs)]
     elif given.table == "constellation":
         made = [Model(name, {"codec.constellation": name}) for name in CONSTELLATIONS]
-    else:
+    elif given.table == "mismatch":
         made = [ONE, Model("told-wrong", {"distill.snr_error_db": 3.0})]
+    else:
+        made = [ONE]
     return [model for model in made if not given.models or model.name in given.models]
 
 
@@ -106,10 +114,12 @@ def trained(context: Context, stage1: dict[str, Tensor], model: Model, given: ar
     return link.to(torch_device(own.settings.accelerator))
 
 
-def points(
-    context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Accuracy of ``model`` on test data, where it is made for and the table looks."""
+def points(context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy of ``model`` where it is made for and the table looks.
+
+    Returns:
+        ``points`` on test data, and ``held`` on labelled images of the architecture split, by which lengths are chosen.
+    """
     grid = {
         "snrs_db": given.snrs if model.snr_db is None else [model.snr_db],
         "lengths": given.lengths if model.symbols is None else [model.symbols],
@@ -117,16 +127,19 @@ def points(
     }
 
     def make() -> dict[str, Any]:
-        settings = context.settings
-        rows = evaluate_link(
-            trained(context, stage1, model, given), context.dataset.test_images, context.dataset.test_labels,
-            system=model.name, channels=context.device.link.channels, draws=settings.evaluate.draws,
-            batch_size=settings.evaluate.batch_size, seed=settings.seed, **grid,
-        )  # fmt: skip
-        return {"points": rows}
+        settings, data, ids = context.settings, context.dataset, context.splits.architecture_labelled
+        link = trained(context, stage1, model, given)
+        how: dict[str, Any] = {
+            "system": model.name, "channels": context.device.link.channels, "draws": settings.evaluate.draws,
+            "batch_size": settings.evaluate.batch_size, "seed": settings.seed, **grid,
+        }  # fmt: skip
+        return {
+            "points": evaluate_link(link, data.test_images, data.test_labels, **how),
+            "held": evaluate_link(link, data.train_images[ids], data.train_labels[ids], ids, **how),
+        }
 
     key = hash_of(dict(model.changes), grid, given.architecture)
-    return list(kept(context, f"{model.name}-{key}", make)["points"])
+    return dict(kept(context, f"{model.name}-{key}", make))
 
 
 def row_of(table: str, model: Model, point: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +152,37 @@ def row_of(table: str, model: Model, point: dict[str, Any]) -> dict[str, Any]:
     return {"system": "one-model" if model is ONE else "dedicated", **same}
 
 
+def adapted(found: dict[str, Any], confidence: float) -> list[dict[str, Any]]:
+    """What choosing the length at each SNR gives, by wanted accuracy, and what fixed lengths give; means over SNRs.
+
+    ``promised`` is the share of SNRs at which the table said that the accuracy is met, ``met`` at which it was.
+    """
+    table = AccuracyTable(found["held"], confidence)
+    at = {(row["channel"], row["snr_db"], row["symbols"]): row["accuracy"] for row in found["points"]}
+    made = []
+    for channel in table.channels:
+        for target in TARGETS:
+            choices = {snr: table.choose(snr, channel, min_accuracy=target) for snr in table.snrs_db}
+            reached = [at[channel, snr, choice.symbols] for snr, choice in choices.items()]
+            made.append(
+                {"channel": channel, "system": "adaptive", "target": target,
+                 "mean_symbols": _mean([choice.symbols for choice in choices.values()]), "accuracy": _mean(reached),
+                 "promised": _mean([choice.met for choice in choices.values()]),
+                 "met": _mean([accuracy >= target for accuracy in reached])}
+            )  # fmt: skip
+        for symbols in table.lengths:
+            reached = [at[channel, snr, symbols] for snr in table.snrs_db]
+            made.append(
+                {"channel": channel, "system": "fixed", "target": None, "mean_symbols": symbols,
+                 "accuracy": _mean(reached), "promised": None, "met": None}
+            )  # fmt: skip
+    return made
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
 def rows(given: argparse.Namespace) -> list[dict[str, Any]]:
     """All rows of the table."""
     made = []
@@ -148,8 +192,13 @@ def rows(given: argparse.Namespace) -> list[dict[str, Any]]:
             context, stage1 = opened(case, given)
             for model in models(given):
                 found = points(context, stage1, model, given)
-                made += [{"dataset": case.name, "seed": seed, **row_of(given.table, model, p)} for p in found]
-                mean = sum(point["accuracy"] for point in found) / len(found)
+                own = (
+                    adapted(found, context.settings.evaluate.confidence)
+                    if given.table == "adaptation"
+                    else [row_of(given.table, model, point) for point in found["points"]]
+                )
+                made += [{"dataset": case.name, "seed": seed, **row} for row in own]
+                mean = _mean([point["accuracy"] for point in found["points"]])
                 print(json.dumps({"dataset": case.name, "seed": seed, "model": model.name, "mean": mean}), flush=True)
     return made
 
@@ -157,7 +206,7 @@ def rows(given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["lengths", "snrs", "constellation", "mismatch"])
+    parser.add_argument("table", choices=["lengths", "snrs", "constellation", "mismatch", "adaptation"])
     parser.add_argument("--dataset", nargs="+", default=["fashion-mini"], help="data sets, or folder:PATH")
     parser.add_argument("--labels", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])

@@ -462,6 +462,26 @@ def constellation(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
+def adaptation(document: dict) -> str:
+    """Lengths chosen at each SNR against fixed ones."""
+    lines = []
+    for (name, channel, system, target), own in groups(
+        document["rows"], "dataset", "channel", "system", "target"
+    ).items():
+        for (symbols,), found in groups(own, "mean_symbols").items() if system == "fixed" else [((None,), own)]:
+            adaptive = system == "adaptive"
+            used = spread([row["mean_symbols"] for row in found], 1) if adaptive else f"{symbols:g}"
+            told = [spread([row[key] for row in found], digits=0) if adaptive else "" for key in ("promised", "met")]
+            wanted = f"{100 * target:g} %" if adaptive else "fixed length"
+            lines.append([data_set(name), channel, wanted, used, spread([row["accuracy"] for row in found]), *told])
+    about = (
+        "The shortest prefix that the adaptation table promises to be accurate enough, chosen at each SNR, and fixed "
+        f"lengths; all are means over SNRs, test accuracy in %; {seeds(document['rows'])}."
+    )
+    heads = ["data set", "channel", "wanted", "symbols", "accuracy (%)", "SNRs promised (%)", "SNRs met (%)"]
+    return table(document, about, heads, lines)
+
+
 def told_wrong(document: dict) -> str:
     """What a wrong SNR costs."""
     lines = []
@@ -485,9 +505,7 @@ def tuning(document: dict) -> str:
     """The study's weights against fixed ones."""
     lines = []
     for (device,), rows in groups(document["rows"], "device").items():
-        own = {
-            system: {row["seed"]: row for row in rows if row["system"] == system} for system in ("study", "default")
-        }
+        own = {system: {row["seed"]: row for row in rows if row["system"] == system} for system in ("study", "default")}
         both = sorted(own["study"].keys() & own["default"].keys())
         gains = [own["study"][seed]["accuracy"] - own["default"][seed]["accuracy"] for seed in both]
         cells = [f"`{device}`"]
@@ -566,6 +584,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "envelope.json": envelope,
     "lengths.json": one_model,
     "snrs.json": one_model,
+    "adaptation.json": adaptation,
     "mismatch.json": told_wrong,
     "constellation.json": constellation,
     "tailor.json": tailored,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from kdnas.evaluate.fields import Fraction, Name, NotNegative, Positive, Row
+from kdnas.evaluate.fields import Above, Fraction, Name, NotNegative, Positive, Row
 
 
 class OneModelRow(Row):
@@ -43,3 +43,20 @@ class ToldWrongRow(Row):
     seed: int
     accuracy: Fraction
     ci95: NotNegative | None
+
+
+class AdaptationRow(Row):
+    """Length chosen at each SNR for a wanted accuracy, or fixed; means over SNRs; one channel, one seed.
+
+    ``promised`` is the share of SNRs at which the table said that the accuracy is met, ``met`` at which it was.
+    """
+
+    dataset: Name
+    channel: Name
+    system: Literal["adaptive", "fixed"]
+    target: Fraction | None
+    mean_symbols: Above
+    seed: int
+    accuracy: Fraction
+    promised: Fraction | None
+    met: Fraction | None

@@ -5,7 +5,7 @@ from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
 from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
-from kdnas.plot.published_codec import constellation_figure, one_model_figure, told_wrong_figure
+from kdnas.plot.published_codec import adaptation_figure, constellation_figure, one_model_figure, told_wrong_figure
 from kdnas.plot.published_distill import (
     all_labels_figure,
     few_labels_figure,
@@ -31,6 +31,7 @@ __all__ = [
     "accuracy_against_length",
     "accuracy_against_snr",
     "accuracy_told_wrong",
+    "adaptation_figure",
     "all_labels_figure",
     "alphas_figure",
     "architecture_figure",

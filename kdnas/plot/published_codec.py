@@ -15,6 +15,7 @@ from kdnas.plot.style import (
     heading,
     new_figure,
     style,
+    to_percent,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 3.0  # points at which the colour of a difference is full
+_ADAPTED = {"adaptive": "length chosen at each SNR, by wanted accuracy", "fixed": "fixed length"}
 _CONSTELLATIONS = {"qpsk": "QPSK", "16qam": "16-QAM", "64qam": "64-QAM", "256qam": "256-QAM"}
 
 
@@ -140,11 +142,52 @@ def told_wrong_figure(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
+def adaptation_figure(rows: Sequence[Row]) -> "Figure":
+    """Accuracy against the symbols used: the length chosen at each SNR, and fixed lengths.
+
+    Args:
+        rows: Of ``adaptation.json``.
+
+    Returns:
+        The figure: means over SNRs and seeds; one mark for each wanted accuracy, or length; a panel for each data set
+        and channel.
+    """
+    groups = groups_of(rows, "dataset", "channel")
+    with style():
+        figure = new_figure(max(7.4, 1.0 + 3.9 * len(groups)), 4.4)
+        axes = figure.subplots(1, len(groups), sharey=only(rows, "dataset") != "", squeeze=False)[0]
+        for group, ax in zip(groups.values(), axes, strict=True):
+            for index, (system, name) in enumerate(_ADAPTED.items()):
+                marks = _marks(group, system)
+                x, y = ([mean_of([row[key] for row in own]) for own in marks] for key in ("mean_symbols", "accuracy"))
+                ax.plot(x, y, color=CYCLE[index], marker=MARKERS[index], label=name)
+            ax.set_xscale("log", base=2)
+            lengths = sorted({row["mean_symbols"] for row in group if row["system"] == "fixed"})
+            ax.set_xticks(lengths, [f"{length:g}" for length in lengths])
+            ax.minorticks_off()
+            ax.set_title(_panel(rows, group))
+            ax.set_xlabel("complex symbols per image, mean over SNRs")
+        axes[0].set_ylabel("top-1 accuracy on test images,\nmean over SNRs")
+        to_percent(*axes)
+        _legend(figure, axes[0])
+        dataset = only(rows, "dataset")
+        heading(figure, "Rate and accuracy", (f"{dataset}, " if dataset else "") + f"mean over {seeds_text(rows)}")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Sequence[Row]], "Figure"]] = {
     "one model": one_model_figure,
     "constellation": constellation_figure,
+    "adaptation": adaptation_figure,
     "told wrong": told_wrong_figure,
 }
+
+
+def _marks(rows: Sequence[Row], system: str) -> list[list[Row]]:
+    """The rows of one system by wanted accuracy or length, rising."""
+    key = "target" if system == "adaptive" else "mean_symbols"
+    own = [row for row in rows if row["system"] == system]
+    return [[row for row in own if row[key] == value] for value in sorted({row[key] for row in own})]
 
 
 def _difference_map(ax: "Axes", rows: Sequence[Row], snrs: Sequence[float], lengths: Sequence[int]) -> list[float]:

@@ -43,4 +43,24 @@ def told_wrong():
     ]  # fmt: skip
 
 
-ROWS = {"one model": one_model, "constellation": constellation, "told wrong": told_wrong}
+def adaptation():
+    rows = []
+    for dataset in ("fashion-mini", "cifar10-jpeg"):
+        for seed in range(3):
+            for channel in CHANNELS:
+                base = {"dataset": dataset, "channel": channel, "seed": seed}
+                fixed = [_accuracy(dataset, channel, 0.0, n, seed) for n in LENGTHS]
+                rows += [
+                    {**base, "system": "fixed", "target": None, "mean_symbols": n, "accuracy": accuracy,
+                     "promised": None, "met": None}
+                    for n, accuracy in zip(LENGTHS, fixed, strict=True)
+                ]  # fmt: skip
+                rows += [
+                    {**base, "system": "adaptive", "target": target, "mean_symbols": 0.6 * n, "promised": 0.8,
+                     "accuracy": accuracy + 0.01, "met": 0.7}
+                    for target, n, accuracy in zip((0.4, 0.5, 0.6, 0.7, 0.8), LENGTHS, fixed, strict=True)
+                ]  # fmt: skip
+    return rows
+
+
+ROWS = {"adaptation": adaptation, "one model": one_model, "constellation": constellation, "told wrong": told_wrong}

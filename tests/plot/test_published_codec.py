@@ -1,16 +1,17 @@
 import json
 
 import pytest
-from codec_samples import LENGTHS, ROWS, SNRS, constellation, one_model, told_wrong
+from codec_samples import LENGTHS, ROWS, SNRS, adaptation, constellation, one_model, told_wrong
 from drawn import boxes_of, line, texts
 
 from kdnas import api
 from kdnas.errors import InputError
 from kdnas.evaluate.results import validate_table
-from kdnas.plot import constellation_figure, one_model_figure, told_wrong_figure
+from kdnas.plot import adaptation_figure, constellation_figure, one_model_figure, told_wrong_figure
 
 FIGURES = {
-    "one model": one_model_figure, "constellation": constellation_figure, "told wrong": told_wrong_figure,
+    "adaptation": adaptation_figure, "one model": one_model_figure, "constellation": constellation_figure,
+    "told wrong": told_wrong_figure,
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def test_every_kind_is_told_by_its_rows_and_drawn_by_the_same_verb(kind, tmp_pat
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_key_forgotten_is_named(kind):
-    for key in ("dataset", "channel", "snr_db", "seed", "accuracy"):
+    for key in ("dataset", "channel", "seed", "accuracy"):
         rows = ROWS[kind]()
         del rows[0][key]
         with pytest.raises(InputError, match=f"nearest to {kind}, which needs also: {key}$"):
@@ -88,3 +89,15 @@ def test_a_wrong_snr_is_compared_with_the_right_one():
     for ax in figure.axes:
         for label, cost in (("−3 dB; in training told the right SNR", 0.6), ("+3 dB; in training wrong ones", 0.06)):
             assert list(line(ax, label).get_ydata()) == pytest.approx([-cost] * len(SNRS))
+
+
+def test_rate_and_accuracy_are_means_over_seeds():
+    rows = adaptation()
+    figure = adaptation_figure(rows)
+    assert len(figure.axes) == 4
+    fixed, chosen = line(figure.axes[0], "fixed length"), figure.axes[0].lines[0]
+    assert list(fixed.get_xdata()) == list(LENGTHS) and list(chosen.get_xdata()) == pytest.approx(
+        [0.6 * n for n in LENGTHS]
+    )
+    own = [row for row in rows if (row["dataset"], row["channel"], row["mean_symbols"]) == ("fashion-mini", "awgn", 4)]
+    assert fixed.get_ydata()[0] == pytest.approx(sum(row["accuracy"] for row in own) / 3)

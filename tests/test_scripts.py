@@ -347,9 +347,7 @@ def test_readme_tuning_pairs_seeds(readme: Readme) -> None:
     ]
     readme.publish("tuning.json", [*rows, {**rows[0], "seed": 7, "accuracy": 0.1}])
     readme()
-    assert readme.section("tuning.json")[2:] == [
-        "| `mcu` | 83.0 ± 1.4 | 81.5 ± 2.1 | 1.5 ± 0.7 | 95 ± 0 | 95 ± 0 |"
-    ]
+    assert readme.section("tuning.json")[2:] == ["| `mcu` | 83.0 ± 1.4 | 81.5 ± 2.1 | 1.5 ± 0.7 | 95 ± 0 | 95 ± 0 |"]
 
 
 def test_readme_proxies_rank_within_a_seed(readme: Readme) -> None:

@@ -443,7 +443,7 @@ def tailor(
 
 
 def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: Say = _quiet, **settings: Any) -> Path:
-    """Evaluate a run's link on test data again, and write its ``results.json``.
+    """Evaluate a run's link again: ``results.json`` on test data, ``adaptation.json`` on the architecture split.
 
     Args:
         run: A run directory with a distilled link.

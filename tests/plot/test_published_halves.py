@@ -68,9 +68,9 @@ def test_speed_shows_every_way_of_every_part():
     ]  # fmt: skip
     assert names(first) == ["encoder", "channel encoder", "transmitter", "receiver"]
     drawn = sorted(float(line.get_xdata()[0]) for line in first.lines)
-    assert drawn == sorted(
-        row["images_per_s"] for row in rows if row["device"] == "mcu" and row["batch"] == 1
-    ) and len(drawn) == len(SPEEDS)
+    assert drawn == sorted(row["images_per_s"] for row in rows if row["device"] == "mcu" and row["batch"] == 1) and len(
+        drawn
+    ) == len(SPEEDS)
     assert "706 / 12.4k / 5.3k" in texts(first)
     share = figure.axes[2]
     assert names(share) == ["awgn, rayleigh", "4 channels"]

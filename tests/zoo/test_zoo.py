@@ -139,3 +139,12 @@ def test_everything_shipped_is_sound() -> None:
     for name in kdnas.list_architectures():
         encoder = kdnas.load(name).encoder
         assert not encoder.training
+
+
+def test_the_shipped_links_choose_their_length() -> None:
+    for name in kdnas.list_architectures():
+        link = kdnas.load(name)
+        images = torch.rand(2, 1, 28, 28)
+        good, bad = (link.send(images, snr_db, min_accuracy=0.75) for snr_db in (15.0, -10.0))
+        assert good.met and good.symbols.shape[1] < bad.symbols.shape[1] <= link.symbols
+        assert torch.equal(good.symbols, link.encode(images, 15.0, good.symbols.shape[1]))

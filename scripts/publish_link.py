@@ -68,7 +68,8 @@ class Case:
         if self.systems.is_kept(name):
             return
         if name == OURS:
-            link = both_stages(self.context, self.systems.network(), self.context.settings.loss, OURS)
+            context, network = self.context, self.systems.network()
+            link = self.systems.link(OURS, lambda: both_stages(context, network, context.settings.loss, OURS))
             self.systems.prepare()
             self.teacher()
             self.systems.keep_link(OURS, link)

@@ -7,7 +7,7 @@ from typing import TypedDict
 from kdnas.errors import InputError
 from kdnas.run.paths import cache_dir
 
-KINDS = ("data", "teachers", "knowledge")
+KINDS = ("data", "teachers", "knowledge", "codes")
 
 
 class CacheEntry(TypedDict):
@@ -32,7 +32,8 @@ def empty_cache(kind: str | None = None) -> int:
     """Remove everything of one kind, or of all kinds; nothing else in the cache directory is touched.
 
     Args:
-        kind: ``data`` (downloads and decoded folders), ``teachers``, ``knowledge``, or None for all three.
+        kind: ``data`` (downloads and decoded folders), ``teachers``, ``knowledge``, ``codes`` (measured block error
+            rates), or None for all.
 
     Returns:
         How many bytes were freed.

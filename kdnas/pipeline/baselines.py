@@ -171,8 +171,7 @@ class Baselines:
 
     def _make(self, name: str) -> None:
         if name in CODECS:
-            trained = (self.directory / name / "link.json").exists()
-            self.keep_link(name, load_link(self.directory / name) if trained else self.train(name))
+            self.keep_link(name, self.link(name, lambda: self.train(name)))
             return
         report: dict[str, Any]
         if name == "digital-features":
@@ -186,9 +185,15 @@ class Baselines:
             report = {"guess": guess, "chosen": [choice.row() for choice in choices]}
         self.keep(name, correct, {"transmitter_params": params, **report})
 
+    def link(self, name: str, train: Callable[[], Link]) -> Link:
+        """A trained link, kept as what ``train`` returned the first time."""
+        place = self.directory / name
+        if not (place / "link.json").exists():
+            save(self.context, place, self.architecture, train())
+        return load_link(place)
+
     def keep_link(self, name: str, link: Link) -> None:
-        """Measure a trained link, and keep it with what was measured."""
-        save(self.context, self.directory / name, self.architecture, link)
+        """Measure a trained link, and keep what was measured."""
         self.keep(
             name, self.measure(link), {"transmitter_params": count(link.encoder) + count(link.channel_encoder)}
         )  # fmt: skip

@@ -17,10 +17,10 @@ def features(n=4000, d=6, seed=0):
 # Distortion of the Lloyd-Max quantiser of a unit Gaussian: Max, IRE Transactions IT-6 (1960), table I.
 @pytest.mark.parametrize(("bits", "expected"), [(1, 0.3634), (2, 0.1175), (3, 0.03454)])
 def test_distortion_of_a_gaussian_is_that_of_lloyd_and_max(bits, expected):
-    z = torch.randn(100_000, 1, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(30_000, 1, generator=torch.Generator().manual_seed(0))
     quantiser = Quantiser.fit(z)
     error = (quantiser.decode(quantiser.encode(z, bits)) - z).square().mean() / z.var()
-    assert float(error) == pytest.approx(expected, rel=0.03)
+    assert float(error) == pytest.approx(expected, rel=0.04)
 
 
 @settings(max_examples=20, deadline=None)

@@ -46,6 +46,11 @@ def test_baselines_are_trained_once_kept_reported_and_drawn(smoke_run: Path, tmp
     assert [row for row in results["curves"] if row["system"] not in names] == results_of(smoke_run)["curves"]
     figures = {path.stem for path in kdnas.api.plot(run)}
     assert {"baselines", "accuracy-snr"} <= figures
+    # Other settings of the evaluation: measured again, not trained again.
+    weights = (run / "baselines" / "adjscc" / "link.safetensors").stat().st_mtime_ns
+    kdnas.api.evaluate(run, baselines=["adjscc"], **{"evaluate.snrs_db": [5.0]})
+    assert set(results_of(run)["baselines"]) == {"adjscc"}
+    assert (run / "baselines" / "adjscc" / "link.safetensors").stat().st_mtime_ns == weights
 
 
 def test_unknown_baselines_and_missing_extras_are_refused_first(

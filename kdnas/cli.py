@@ -500,6 +500,9 @@ def cost(
     device: Device = None,
     space: SpaceName = None,
     dataset: DatasetName = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Find the encoder's order of execution that holds the fewest bytes too.")
+    ] = False,
     set_: Set = None,
     json_: Json = False,
 ) -> None:
@@ -512,7 +515,7 @@ def cost(
     from kdnas.pipeline import api
 
     named = {key: value for key, value in (("space", space), ("dataset", dataset)) if value is not None}
-    found = api.cost(architecture, device or "wearable", **{**parse_assignments(set_ or []), **named})
+    found = api.cost(architecture, device or "wearable", plan=plan, **{**parse_assignments(set_ or []), **named})
     if json_:
         _print(found)
         return
@@ -531,14 +534,20 @@ def cost(
         )  # fmt: skip
     console.print(table)
     table = Table(title="by layer (held: bytes of activations alive while it runs)")
-    for column in ("layer", "params", "MACs", "held (B)", "us", ""):
+    for column in ("layer", "params", "MACs", "held (B)", "us", "uJ", ""):
         table.add_column(column, justify="left" if column in ("layer", "") else "right", no_wrap=True)
     for row in found["layers"]:
         table.add_row(
             row["name"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['sram_bytes']:,}",
-            f"{1e6 * row['latency_s']:,.1f}", "peak" if row["peak"] else "",
+            f"{1e6 * row['latency_s']:,.1f}", f"{1e6 * row['energy_j']:,.1f}" if "energy_j" in row else "-",
+            "peak" if row["peak"] else "",
         )  # fmt: skip
     console.print(table)
+    peaks = ", ".join(row["name"] for row in found["layers"] if row["peak"])
+    typer.echo(f"the peak of activation memory, {found['transmitter']['sram_bytes']:,} B, is held by {peaks}")
+    if plan:
+        least, at = found["planned_sram_bytes"], found["planned_peak"]
+        typer.echo(f"in the best order of execution the encoder holds {least:,} B, at {at}")
     if "published_params" in found:
         params, macs = found["published_params"], found["published_macs"]
         typer.echo(f"as {found['space']} lists it for CIFAR-10: {params:,} parameters, {macs:,} multiply-accumulates")
@@ -725,11 +734,55 @@ def _fleet_report(document: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
-@app.command("device", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+devices = typer.Typer(no_args_is_help=True, help="Device classes: list, show, and measure a table of latencies.")
+app.add_typer(devices, name="device")
+
+
+@devices.command("list")
 @guard
-def device_() -> None:
-    """Not built yet."""
-    raise InputError("`device` is not built yet; see `kdnas list devices` and `kdnas show device NAME`")
+def device_list(json_: Json = False) -> None:
+    """The device classes of the package."""
+    list_("devices", json_=json_)
+
+
+@devices.command("show")
+@guard
+def device_show(
+    name: Annotated[str, typer.Argument(help="Device class, or a TOML file of your own.")] = "wearable",
+    toml: Annotated[bool, typer.Option("--toml", help="Its file, to start one of your own.")] = False,
+    json_: Json = False,
+) -> None:
+    """A device class in full, with its budgets."""
+    show("device", name, toml=toml, json_=json_)
+
+
+@devices.command("measure")
+@guard
+def device_measure(
+    out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path("latency.csv"),
+    space: SpaceName = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="fp32 or int8.")] = "fp32",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of ONNX Runtime.")] = 1,
+    networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 250,
+    device: Device = None,
+    dataset: DatasetName = None,
+    seed: Seed = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Measure a space's operations on this machine: a latency_table for a device file (needs kdnas[export])."""
+    from kdnas.config import parse_assignments
+    from kdnas.pipeline import api
+
+    named = {key: value for key, value in (("space", space), ("dataset", dataset), ("seed", seed)) if value is not None}
+    given = {**parse_assignments(set_ or []), **named}
+    about = api.measure(out, device or "wearable", dtype, networks, threads, say=say, **given)
+    if json_:
+        _print(about)
+        return
+    say(f"{about['operations']} operations from {about['networks']} networks, median error {about['error']:.1%}")
+    say(f'use it:  latency_table = "{out.name}" at the top of a device file beside it (kdnas device show NAME --toml)')
+    typer.echo(str(out))
 
 
 def main() -> None:

@@ -569,6 +569,39 @@ def workers(document: dict) -> str:
     return table(document, about, ["workers", "trials", "trials per hour", "efficiency (%)"], lines)
 
 
+def latency(document: dict) -> str:
+    """Error of the latency model on networks that it has not seen."""
+    lines = []
+    for (space, dtype), own in groups(document["rows"], "space", "dtype").items():
+        errors = [abs(row["predicted_s"] / row["measured_s"] - 1) for row in own]
+        both = [[row[key] for row in own] for key in ("predicted_s", "measured_s")]
+        ranks = statistics.correlation(both[0], both[1], method="ranked")
+        measured = [1e6 * row["measured_s"] for row in own]
+        lines.append(
+            [f"`{space}`", dtype, str(len(own)), f"{min(measured):.0f} to {max(measured):.0f}",
+             f"{100 * statistics.median(errors):.1f}", f"{100 * max(errors):.1f}", f"{ranks:.3f}"]
+        )  # fmt: skip
+    heads = ["space", "type", "networks", "measured (us)", "median error (%)", "largest (%)", "rank correlation"]
+    about = "Latency of networks that the table of operations was not fitted to, on one core with ONNX Runtime."
+    return table(document, about, heads, lines)
+
+
+def sram(document: dict) -> str:
+    """Activation memory: by the steps, in the best order, and as torch runs it."""
+    lines = []
+    for (space,), own in groups(document["rows"], "space").items():
+        over = [row["model_bytes"] / row["planner_bytes"] - 1 for row in own]
+        exact = sum(row["model_bytes"] == row["planner_bytes"] for row in own)
+        measured = [row["measured_bytes"] / row["planner_bytes"] - 1 for row in own]
+        lines.append(
+            [f"`{space}`", str(len(own)), f"{exact} of {len(own)}", f"{100 * statistics.mean(over):.1f}",
+             f"{100 * statistics.mean(measured):.1f}"]
+        )  # fmt: skip
+    heads = ["space", "networks", "model = best order", "model above it (%)", "torch above it (%)"]
+    about = "Bytes of int8 activations that budgets count, against the best order of execution (exact search)."
+    return table(document, about, heads, lines)
+
+
 SECTIONS: dict[str, Callable[[dict], str]] = {
     "quick.json": quick,
     "search_speed.json": search_speed,
@@ -593,6 +626,8 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "tuning.json": tuning,
     "proxies.json": proxies,
     "workers.json": workers,
+    "latency.json": latency,
+    "sram.json": sram,
 }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from kdnas.device.files import ALIASES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # An interpreter that makes "environments" of itself, and writes down what it and its tools are called with.
@@ -132,7 +134,7 @@ def test_ci_starts_from_nothing_and_leaves_nothing(checkout: Checkout, fail: str
 def test_there_is_one_search_script_for_each_device_class(checkout: Checkout) -> None:
     devices = {path.stem for path in (ROOT / "kdnas/device/classes").glob("*.toml")}
     scripts = {path.name.removeprefix("search_") for path in (ROOT / "scripts").glob("search_*")}
-    assert scripts == devices
+    assert scripts == devices | set(ALIASES)
     for device in devices:
         calls = checkout(f"scripts/search_{device}", "--seed", "1")[1]
         assert calls[-1] == f"kdnas run --device {device} --seed 1"

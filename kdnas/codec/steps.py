@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdnas.ops import Step, linear_step
+from kdnas.ops import Op, Step, linear_step
 
 
 def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
@@ -34,6 +34,7 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
             Step(
                 f"{name}.attention", macs=attention, held_bytes=4 * tokens * width + scores + held,
                 moved_bytes=4 * tokens * width + 2 * scores,
+                op=Op("attention", width, width, groups=config["heads"], size=tokens),
             ),
             linear_step(f"{name}.out", width, width, rows=tokens, held_bytes=held),
             linear_step(f"{name}.up", width, hidden, rows=tokens, held_bytes=held),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from kdnas.config import BASELINES
 from kdnas.errors import InputError
 from kdnas.evaluate.codec_rows import AdaptationRow, ConstellationRow, OneModelRow, ToldWrongRow
+from kdnas.evaluate.cost_rows import LatencyRow, SramRow
 from kdnas.evaluate.distill_rows import (
     AllLabelsRow,
     FewLabelsRow,
@@ -295,6 +296,8 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "loss ablation": (LossAblationRow, ("dataset", "labels", "system", "seed")),
     "store": (StoreRow, ("dataset", "form", "seed")),
     "tailor": (TailorRow, ("dataset", "device", "system", "seed")),
+    "latency": (LatencyRow, ("space", "network", "dtype")),
+    "sram": (SramRow, ("space", "network")),
     "stages": (StagesRow, ("dataset", "channel", "system", "snr_db", "seed")),
     "one model": (OneModelRow, ("dataset", "channel", "system", "symbols", "snr_db", "seed")),
     "constellation": (ConstellationRow, ("dataset", "channel", "constellation", "symbols", "snr_db", "seed")),

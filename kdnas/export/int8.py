@@ -65,7 +65,7 @@ def quantised(model: bytes, images: Tensor, *, snr_db: tuple[float, float], symb
         quantize_static(
             prepared, made, _Calibration(images, snr_db, symbols, seed), quant_format=QuantFormat.QDQ,
             per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile, nodes_to_exclude=_outside_products(graph),
+            calibrate_method=CalibrationMethod.Percentile, nodes_to_exclude=outside_products(graph),
             extra_options={"CalibPercentile": PERCENTILE},
         )  # fmt: skip
         result = onnx.load(made)
@@ -140,7 +140,7 @@ class _Calibration:
         return next(self.batches, None)
 
 
-def _outside_products(graph: Any) -> list[str]:
+def outside_products(graph: Any) -> list[str]:
     """The names of the nodes that no product precedes, or that none follows."""
     nodes = list(graph.node)  # in an order in which inputs come first
     after = _reached(nodes, lambda node: node.input, lambda node: node.output)

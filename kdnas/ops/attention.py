@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdnas.ops.blocks import ConvBN
-from kdnas.ops.steps import Step, conv_step, linear_step
+from kdnas.ops.steps import Op, Step, conv_step, linear_step
 
 # Channels of a query, a key and a value in every head.
 HEAD_CHANNELS = 16
@@ -113,7 +113,7 @@ def transformer_steps(name: str, tokens: int, width: int, heads: int, hidden: in
     stream, scores = tokens * width, heads * tokens**2  # bytes
     products = Step(
         f"{name}.attention", macs=2 * tokens**2 * inner, held_bytes=4 * tokens * inner + scores + stream,
-        moved_bytes=4 * tokens * inner + 2 * scores, ops=2,
+        moved_bytes=4 * tokens * inner + 2 * scores, ops=2, op=Op("attention", inner, inner, groups=heads, size=tokens),
     )  # fmt: skip
     qkv = linear_step(f"{name}.qkv", width, 3 * inner, rows=tokens, held_bytes=stream)
     up = linear_step(f"{name}.up", width, hidden, rows=tokens, held_bytes=stream)

@@ -129,13 +129,14 @@ def operation_steps(name: str, kind: str, channels: int, size: int, stride: int,
             conv_step(f"{name}.pointwise", channels, channels, 1, out, held_bytes=held_bytes),
         ]
     elif "pool" in kind:
-        steps = [pool_step(f"{name}.pool", channels, size, out, held_bytes=held_bytes - entry)]
+        steps = [pool_step(f"{name}.pool", channels, size, out, kind=kind, held_bytes=held_bytes - entry)]
     elif "conv" in kind:
         sides = [(size, stride), (out, 1)] if kind.startswith("sep") else [(size, stride)]
         for turn, (side, step) in enumerate(sides):
             depthwise = conv_step(
                 f"{name}.depthwise{turn}", channels, channels, int(kind[-1]), side, stride=step,
-                groups=channels, held_bytes=held_bytes - (0 if turn else entry),
+                groups=channels, dilation=2 if kind.startswith("dil") else 1,
+                held_bytes=held_bytes - (0 if turn else entry),
             )  # fmt: skip
             steps.append(replace(depthwise, params=depthwise.weights))  # no batch norm of its own
             steps.append(conv_step(f"{name}.pointwise{turn}", channels, channels, 1, out, held_bytes=held_bytes))

@@ -122,7 +122,8 @@ def reduce_step(name: str, inputs: int, outputs: int, size: int, *, held_bytes: 
     ``held_bytes`` is alive beside what they read and write.
     """
     both = conv_step(name, inputs, outputs, 1, size, stride=2, held_bytes=held_bytes)
-    return replace(both, ops=min(2, outputs))
+    assert both.op is not None
+    return replace(both, ops=min(2, outputs), op=both.op._replace(kind="reduce"))
 
 
 def operation_steps(name: str, kind: str, channels: int, size: int, stride: int, *, held_bytes: int) -> list[Step]:
@@ -142,18 +143,18 @@ def operation_steps(name: str, kind: str, channels: int, size: int, stride: int,
     steps: list[Step] = []
     out = -(-size // stride)
     beside = held_bytes - channels * size * size  # the input is held anyway: count it once
-    relu = pool_step(f"{name}.relu", channels, size, size, held_bytes=beside)
+    relu = pool_step(f"{name}.relu", channels, size, size, kind="relu", held_bytes=beside)
     if kind == "skip_connect" and stride > 1:
         steps = [relu, reduce_step(f"{name}.reduce", channels, channels, size, held_bytes=held_bytes)]
     elif "pool" in kind:
-        steps = [pool_step(f"{name}.pool", channels, size, out, held_bytes=beside)]
+        steps = [pool_step(f"{name}.pool", channels, size, out, kind=kind, held_bytes=beside)]
     elif "conv" in kind:
         steps = [relu]
         sides = [(size, stride), (out, 1)] if kind.startswith("sep") else [(size, stride)]
         for turn, (side, step) in enumerate(sides):
             depthwise = conv_step(
                 f"{name}.depthwise{turn}", channels, channels, int(kind[-1]), side, stride=step, groups=channels,
-                held_bytes=held_bytes,
+                dilation=2 if kind.startswith("dil") else 1, held_bytes=held_bytes,
             )  # fmt: skip
             steps.append(replace(depthwise, params=depthwise.weights))  # no batch norm of its own
             steps.append(conv_step(f"{name}.pointwise{turn}", channels, channels, 1, out, held_bytes=held_bytes))

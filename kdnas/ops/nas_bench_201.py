@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdnas.ops.blocks import ConvBN
-from kdnas.ops.steps import Step, conv_step, pool_step
+from kdnas.ops.steps import Op, Step, conv_step, pool_step
 
 OPERATIONS = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
 # Edge "i_j" leads from node i to node j: 0 is the cell's input, 3 its output. In the order of the published string.
@@ -90,7 +90,8 @@ class BenchReduction(nn.Module):
 def inplace_step(name: str, channels: int, size: int, *, params: int = 0, held_bytes: int = 0) -> Step:
     """Something done to each value of a map where it lies; ``held_bytes`` is alive beside the map."""
     area = channels * size * size
-    return Step(name, params=params, held_bytes=area + held_bytes, moved_bytes=2 * area)
+    op = Op("relu", channels, channels, size=size)
+    return Step(name, params=params, held_bytes=area + held_bytes, moved_bytes=2 * area, op=op)
 
 
 def operation_steps(name: str, kind: str, channels: int, size: int, *, held_bytes: int) -> list[Step]:
@@ -109,11 +110,11 @@ def operation_steps(name: str, kind: str, channels: int, size: int, *, held_byte
     beside = held_bytes - channels * size * size  # the input is held anyway: count it once
     if "conv" in kind:
         steps = [
-            pool_step(f"{name}.relu", channels, size, size, held_bytes=beside),
+            pool_step(f"{name}.relu", channels, size, size, kind="relu", held_bytes=beside),
             conv_step(f"{name}.conv", channels, channels, int(kind[-1]), size, held_bytes=held_bytes),
         ]
     elif "pool" in kind:
-        steps = [pool_step(f"{name}.pool", channels, size, size, held_bytes=beside)]
+        steps = [pool_step(f"{name}.pool", channels, size, size, kind=kind, held_bytes=beside)]
     return steps + [Step(f"{name}.unused{i}", ops=0) for i in range(OPERATION_STEPS - len(steps))]
 
 

@@ -7,7 +7,32 @@ the convolution before it and ReLU is free, as on every int8 runtime; a residual
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Op(NamedTuple):
+    """What an operation is to a table of latencies: two of the same numbers take the same time.
+
+    Attributes:
+        kind: ``conv`` (batch norm and ReLU in it), ``linear``, ``attention`` (both products and the softmax),
+            ``relu`` (by itself), ``pool`` or another word for what it does.
+        inputs: Input channels.
+        outputs: Output channels.
+        kernel: Side of the kernel.
+        stride: Of a convolution; of a pooling, input side over output side, rounded up.
+        groups: Of the convolution; heads of an attention.
+        dilation: Of the convolution.
+        size: Side of the input map; vectors that a linear layer is applied to; tokens.
+    """
+
+    kind: str
+    inputs: int
+    outputs: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    dilation: int = 1
+    size: int = 1
 
 
 @dataclass(frozen=True)
@@ -24,6 +49,7 @@ class Step:
         moved_bytes: Bytes read and written: inputs, weights, outputs.
         ops: Operations dispatched (0 for a step that a choice leaves out, or that the radio does).
         symbols: Complex symbols sent.
+        op: What it is to a table of latencies; None for a step that is in no such table.
     """
 
     name: str
@@ -35,6 +61,7 @@ class Step:
     moved_bytes: int = 0
     ops: int = 1
     symbols: int = 0
+    op: Op | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +88,7 @@ def conv_step(
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     held_bytes: int = 0,
 ) -> Step:
     """A convolution with folded batch norm on a square map of side ``size``; ``held_bytes`` is alive beside it."""
@@ -75,6 +103,7 @@ def conv_step(
         channels=outputs,
         held_bytes=read + written + held_bytes,
         moved_bytes=read + written + weights,
+        op=Op("conv", inputs, outputs, kernel, stride, groups, dilation, size),
     )
 
 
@@ -90,10 +119,16 @@ def linear_step(name: str, inputs: int, outputs: int, *, rows: int = 1, bias: bo
         channels=outputs,
         held_bytes=read + written + held_bytes,
         moved_bytes=read + written + weights,
+        op=Op("linear", inputs, outputs, size=rows),
     )
 
 
-def pool_step(name: str, channels: int, size: int, out: int, *, held_bytes: int = 0) -> Step:
+def pool_step(name: str, channels: int, size: int, out: int, *, kind: str = "pool", held_bytes: int = 0) -> Step:
     """A pooling from side ``size`` to side ``out``: no parameters and no multiply-accumulates."""
     read, written = channels * size * size, channels * out * out
-    return Step(name=name, held_bytes=read + written + held_bytes, moved_bytes=read + written)
+    return Step(
+        name=name,
+        held_bytes=read + written + held_bytes,
+        moved_bytes=read + written,
+        op=Op(kind, channels, channels, stride=-(-size // out), size=size),
+    )

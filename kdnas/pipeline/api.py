@@ -13,7 +13,7 @@ from kdnas.errors import InputError
 from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
 from kdnas.run.process import configure_process
-from kdnas.space import Architecture
+from kdnas.space import Architecture, SearchSpace
 
 Say = Callable[[str], None]
 
@@ -533,26 +533,28 @@ def export(run: str | Path, *, name: str | None = None, out: str | Path | None =
     return place
 
 
-def cost(architecture: str | Path, device: str = "wearable", **settings: Any) -> dict[str, Any]:
+def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = False, **settings: Any) -> dict[str, Any]:
     """What an architecture costs on a device class; needs no data.
 
     Args:
         architecture: An ``architecture.json``, a run directory, or a published name; where ``space`` is given, text in
             the notation of that space.
         device: Device class, or a TOML file.
+        plan: Find the order of execution in which the encoder holds the fewest bytes too (a few seconds for cells).
         settings: ``codec.*`` may be given; with text, ``space`` must be, and ``dataset``, ``data.channels``,
             ``data.image_size`` and ``spaces.*`` may.
 
     Returns:
         ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; ``layers``: each step's
-        own costs and whether it holds the peak of activation memory; and ``published_params`` and
-        ``published_macs`` where the space is a benchmark that lists them.
+        own costs and whether it holds the peak of activation memory; ``planned_sram_bytes`` and ``planned_peak`` (the
+        operation that holds them) with ``plan``; and ``published_params`` and ``published_macs`` where the space is a
+        benchmark that lists them.
 
     Raises:
         InputError: An unknown device, or no such architecture.
     """
     from kdnas.codec import CAT, channel_encoder_steps
-    from kdnas.cost import CostTables, costs_of, exact_costs, layer_table
+    from kdnas.cost import costs_of, exact_costs, layer_table
     from kdnas.zoo import resolve
 
     resolved = make_settings({"device": device, **settings})
@@ -572,7 +574,7 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
     size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
     codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=size)
     costs = costs_of(target)
-    encoder = CostTables(space.units(), space.domains(), costs).steps(choices)
+    encoder = [step for unit in space.units() for step in unit.steps(choices)]
     channel = channel_encoder_steps(codec.encoder.config)
     total = exact_costs([*encoder, *channel], costs)
     return {
@@ -584,8 +586,64 @@ def cost(architecture: str | Path, device: str = "wearable", **settings: Any) ->
         "budgets": dict(target.budgets),
         "fits": all(total[name] <= limit for name, limit in target.budgets.items()),
         "layers": layer_table([*encoder, *channel], costs),
+        **(_planned(space, choices) if plan else {}),
         **space.published_costs(choices),
     }
+
+
+def _planned(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The least memory in which the encoder's tensors can be computed, and the operation that holds it."""
+    import torch
+
+    from kdnas.cost.planner import plan
+    from kdnas.cost.trace import tensors_of
+
+    size = space.options["image_size"]
+    image = torch.zeros(1, space.options["in_channels"], size, size)
+    found = plan(tensors_of(space.network(choices).eval(), image))
+    peak = found.order[found.held_bytes.index(found.peak_bytes)]
+    return {"planned_sram_bytes": found.peak_bytes, "planned_peak": peak}
+
+
+def measure(
+    out: str | Path, device: str = "wearable", dtype: str = "fp32", networks: int = 250, threads: int = 1,
+    say: Callable[[str], None] = lambda line: None, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure the latency of every operation of a search space on this machine, and write the table.
+
+    Args:
+        out: The CSV file to write, as a device's ``latency_table`` takes it.
+        device: Device class, or a TOML file: whose channel encoder is measured too.
+        dtype: ``fp32`` or ``int8``.
+        networks: Of the space, measured whole.
+        threads: That ONNX Runtime computes with.
+        say: Told what is done.
+        settings: ``space``, ``dataset`` (whose data are not read), ``data.channels``, ``data.image_size``,
+            ``spaces.*``, ``codec.*`` and ``seed`` may be given.
+
+    Returns:
+        ``out``; ``networks``, ``operations``, ``seen`` and ``error``, as ``kdnas.pipeline.measure`` tells them.
+
+    Raises:
+        InputError: An unknown device, space, data type or option, or the extra ``export`` is not installed.
+    """
+    from kdnas.cost.latency import save_table
+    from kdnas.pipeline import measure as measuring
+
+    if dtype not in ("fp32", "int8"):
+        raise InputError(f"dtype is fp32 or int8, not {dtype!r}")
+    if networks < measuring.LEAST:
+        raise InputError(f"networks is {networks}: measure at least {measuring.LEAST}")
+    resolved = make_settings({"device": device, **settings})
+    target = load_device(device)
+    size = {name: getattr(resolved.codec, name) or getattr(target.codec, name) for name in ("tokens", "width", "depth")}
+    target = target.model_copy(update={"codec": target.codec.model_copy(update=size)})
+    space = _space(resolved)
+    table, about = measuring.measure(
+        space, target, dtype=dtype, networks=networks, threads=threads, seed=resolved.seed, say=say
+    )
+    save_table(Path(out), table, measuring.comments(space, target, dtype, threads, about))
+    return {"out": str(out), **about}
 
 
 # (channels, side) of the images of the data sets that need no folder.
@@ -594,6 +652,12 @@ _IMAGES = {"fashion-mini": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32)
 
 def _written(text: str, settings: Settings) -> Architecture:
     """The architecture that ``text`` writes down, of the space and for the images that ``settings`` name."""
+    space = _space(settings)
+    return Architecture(settings.space, space.options, space.parse(text))
+
+
+def _space(settings: Settings) -> SearchSpace:
+    """The space for the images that ``settings`` name."""
     from kdnas.space import make_space
 
     known = _IMAGES.get(settings.dataset, (None, None))
@@ -604,5 +668,4 @@ def _written(text: str, settings: Settings) -> Architecture:
             "or set data.channels and data.image_size"
         )
     fixed = {"in_channels": channels, "image_size": size, "feature_dim": settings.spaces.feature_dim}
-    space = make_space(settings.space, **{**fixed, **settings.spaces.options})
-    return Architecture(settings.space, space.options, space.parse(text))
+    return make_space(settings.space, **{**fixed, **settings.spaces.options})

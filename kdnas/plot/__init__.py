@@ -6,6 +6,7 @@ from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, acc
 from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
 from kdnas.plot.published_codec import adaptation_figure, constellation_figure, one_model_figure, told_wrong_figure
+from kdnas.plot.published_costs import latency_figure, sram_figure
 from kdnas.plot.published_distill import (
     all_labels_figure,
     few_labels_figure,
@@ -44,6 +45,7 @@ __all__ = [
     "few_labels_figure",
     "figure_to_array",
     "int8_figure",
+    "latency_figure",
     "link_speed_figure",
     "loss_ablation_figure",
     "nas_bench_201_figure",
@@ -58,6 +60,7 @@ __all__ = [
     "search_baselines_figure",
     "search_speed_figure",
     "seed_bands_figure",
+    "sram_figure",
     "stages_figure",
     "store_figure",
     "tailor_figure",

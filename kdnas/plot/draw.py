@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from kdnas.evaluate.results import validate_published, validate_results, validate_table
 from kdnas.plot import (
     published_codec,
+    published_costs,
     published_distill,
     published_envelope,
     published_halves,
@@ -32,6 +33,7 @@ _FIGURES = {
     **published_distill.FIGURES,
     **published_store.FIGURES,
     **published_tailor.FIGURES,
+    **published_costs.FIGURES,
     **published_tune.FIGURES,
     **published_halves.FIGURES,
     **published_envelope.FIGURES,

@@ -9,7 +9,7 @@ from kdnas.codec.cat import ChannelEncoder
 from kdnas.codec.steps import channel_encoder_steps
 from kdnas.cost import COSTS, ON_ANY, costs_of, exact_costs, latency_cost, layer_table
 from kdnas.device import list_devices, load_device
-from kdnas.ops import ConvBN, Step, conv_step, linear_step, pool_step
+from kdnas.ops import ConvBN, Op, Step, conv_step, linear_step, pool_step
 
 
 def test_costs_are_sums_and_the_memory_a_maximum() -> None:
@@ -67,10 +67,13 @@ def test_a_convolution_step_is_what_the_module_is(stride: int, groups: int, kern
 
 def test_linear_and_pooling_steps_by_hand() -> None:
     assert linear_step("l", 3, 5, rows=2, held_bytes=7) == Step(
-        "l", params=20, macs=30, weights=15, channels=5, held_bytes=6 + 10 + 7, moved_bytes=6 + 10 + 15
-    )
+        "l", params=20, macs=30, weights=15, channels=5, held_bytes=6 + 10 + 7, moved_bytes=6 + 10 + 15,
+        op=Op("linear", 3, 5, size=2),
+    )  # fmt: skip
     assert linear_step("l", 3, 5, bias=False).params == 15
-    assert pool_step("p", 2, 4, 2, held_bytes=1) == Step("p", held_bytes=32 + 8 + 1, moved_bytes=40)
+    assert pool_step("p", 2, 4, 2, held_bytes=1) == Step(
+        "p", held_bytes=32 + 8 + 1, moved_bytes=40, op=Op("pool", 2, 2, stride=2, size=4)
+    )
 
 
 def test_the_table_of_layers_adds_up_and_marks_the_peak() -> None:

@@ -5,7 +5,8 @@
 Each published architecture is trained in both stages, and judged on test data through the link with its transmitter in
 float32 and in int8, with the same images and noise; the receiver stays in float32. Trained links in --work are taken as
 they are, stopped ones go on: processes with different devices or seeds may share it, and the last command, with all of
-them, only measures. Training takes a GPU where there is one; ONNX Runtime computes on the CPU.
+them, only measures. Training takes a GPU where there is one; ONNX Runtime computes on the CPU. A machine without the
+extra `export` can train with --train-only for another, to which --work is copied.
 """
 
 import argparse
@@ -85,18 +86,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
     parser.add_argument("--work", type=Path, default=Path("runs/int8"))
+    parser.add_argument("--train-only", action="store_true", help="measure nothing, and write no table")
     parser.add_argument("--out", type=Path, default=Path("runs/published/int8.json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows: list[dict[str, Any]] = []
     for device in given.devices:
         for seed in given.seeds:
-            own = rows_of(trained(device, seed, given))
+            place = trained(device, seed, given)
+            if given.train_only:
+                continue
+            own = rows_of(place)
             rows += own
             worst = min(row["difference"] for row in own)
             mean = sum(row["difference"] for row in own) / len(own)
             told = f"int8 less float32 {100 * mean:+.2f} points, at worst {100 * worst:+.2f}"
             print(f"{device}, seed {seed}: {told}", flush=True)
+    if given.train_only:
+        return
     words = ["python scripts/publish_int8.py", "--devices", *given.devices, "--dataset", given.dataset]
     words += ["--seeds", *map(str, given.seeds), "--preset", given.preset, "--threads", str(given.threads)]
     words += ["--set", *given.set] if given.set else []

@@ -256,8 +256,8 @@ class Distill(Section):
     link_batch_size: int = Field(128, ge=2, description="images per step of stage 2")
     link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
     encoder_rate: float = Field(0.3, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
-    snr: Literal["uniform", "rising"] = Field(
-        "uniform", description="SNR in stage 2: drawn per sample, or one for each epoch, rising"
+    snr: Literal["low", "uniform", "rising"] = Field(
+        "low", description="SNR in stage 2: per sample, half in the lowest quarter or uniform; or rising by epoch"
     )
     link_draws: int = Field(
         4, ge=1, description="stage 2: how often each image is sent in a step, each time under other conditions"

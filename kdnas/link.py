@@ -79,10 +79,11 @@ def draw_conditions(
     generator: torch.Generator,
     full_share: float = FULL_SHARE,
     error_db: float = 0.0,
+    snr_power: float = 1.0,
 ) -> Conditions:
     """Draw training conditions, independently per sample.
 
-    SNR is uniform in dB and the channel uniform. The length is ``max_symbols`` with probability
+    SNR is uniform in dB unless ``snr_power`` leans it, and the channel uniform. The length is ``max_symbols`` with probability
     ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often. A length
     of 1 or 2 is drawn again once: so these lengths are learned too, but no longer at the cost of the next ones.
 
@@ -94,6 +95,7 @@ def draw_conditions(
         generator: Of all draws; the result lies on its device.
         full_share: Probability of the full length, 0 ... 1.
         error_db: The most by which the SNR is told wrong; the error is uniform on both sides.
+        snr_power: p of low + (high - low) u^p, u uniform: with 2, half of the samples lie in the lowest quarter.
 
     Raises:
         InputError: A channel's name is unknown.
@@ -107,7 +109,7 @@ def draw_conditions(
     length = torch.where(length < SHORT, again, length)
     length = torch.where(uniform[2] < full_share, max_symbols, length)
     channel = (uniform[3] * len(channels)).long().clamp_max(len(channels) - 1)
-    drawn = Conditions(low + (high - low) * uniform[0], channel, length, tuple(channels))
+    drawn = Conditions(low + (high - low) * uniform[0] ** snr_power, channel, length, tuple(channels))
     if not error_db:
         return drawn
     return drawn._replace(error_db=error_db * (2 * torch.rand(batch, generator=generator, device=device) - 1))

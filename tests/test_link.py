@@ -134,6 +134,16 @@ def test_drawn_conditions_are_independent_and_as_stated():
     assert all(torch.equal(a, b) for a, b in zip(drawn[:3], again[:3], strict=True))
 
 
+def test_snrs_may_lean_to_the_low_end():
+    n = 40_000
+    leant = draw_conditions(n, (-10.0, 20.0), ("awgn",), K, seeded(), snr_power=2.0)
+    assert leant.snr_db.min() >= -10 and leant.snr_db.max() <= 20
+    for share in (0.25, 0.5, 0.9):  # P(u² < x) = sqrt(x)
+        below = (leant.snr_db < -10 + 30 * share).float().mean()
+        assert abs(below - share**0.5) < 5 * 0.5 / n**0.5
+    assert torch.equal(leant.length, draw_conditions(n, (-10.0, 20.0), ("awgn",), K, seeded()).length)
+
+
 def test_one_channel_and_one_symbol_can_be_drawn():
     drawn = draw_conditions(50, (3.0, 3.0), ("rayleigh",), 1, seeded())
     assert torch.equal(drawn.snr_db, torch.full((50,), 3.0))

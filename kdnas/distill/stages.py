@@ -194,7 +194,7 @@ class LinkStage(Stage):
     def snr_range(self, epoch: int) -> tuple[float, float]:
         """From where to where SNR is drawn in an epoch: the whole range, or the one level that is its turn."""
         low, high = self.snr_db
-        if self.settings.snr == "uniform":
+        if self.settings.snr != "rising":
             return low, high
         level = low + (high - low) * (epoch % RISING_SNRS) / (RISING_SNRS - 1)
         return level, level
@@ -209,7 +209,7 @@ class LinkStage(Stage):
         noise = generator("link", *batch.key, device=self.device)
         conditions = draw_conditions(
             len(z), self.snr_range(batch.key[1]), self.channels, self.link.symbols, noise,
-            self.full_share, error_db=s.snr_error_db,
+            self.full_share, error_db=s.snr_error_db, snr_power=2.0 if s.snr == "low" else 1.0,
         )  # fmt: skip
         sent = z
         if s.feature_noise:

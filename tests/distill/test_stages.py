@@ -101,7 +101,8 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
 
 CHANGES: list[dict] = [
     {"kd": 3.0}, {"snr_db": (-10.0, 0.0)}, {"channels": ("rayleigh",)}, {"labelled_fraction": 0.75},
-    {"schedule": "constant"}, {"snr": "rising"}, {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"link_draws": 2},
+    {"schedule": "constant"}, {"snr": "rising"}, {"snr": "uniform"},
+    {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"link_draws": 2},
     {"unlabelled": False}, {"epochs": 0}, {"loss": {"bottleneck": 0.1}},
     {"loss": {"bottleneck": 0.1, "prior": "log-uniform"}},
     {"loss": {"consistency": 1.0}}, {"loss": {"angle": 1.0}},

@@ -70,7 +70,7 @@ def link_speed_figure(rows: Sequence[Row]) -> "Figure":
                     own = [row for row in group if row["part"] == part and row["batch"] == batch]
                     _throughputs(ax, place, own)
                 name_lines(ax, names if ax is line[0] else [""] * len(names))
-                ax.set_xscale("log")
+                _log_rates(ax)
                 ax.set_title(f"{device}: batches of {batch}" if batch > 1 else f"{device}: single images")
             _shares(line[-1], [row for row in group if row["share"] is not None])
         for ax in axes[-1][:-1]:
@@ -148,6 +148,16 @@ def _throughputs(ax: "Axes", place: int, rows: Sequence[Row]) -> None:
                 ax.plot(row["images_per_s"], place + shift, mark, color=colour, markersize=6.5)
                 told.append(_rate(row["images_per_s"]))
     beside(ax, place, " / ".join(told))
+
+
+def _log_rates(ax: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
+    shown = FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    ax.xaxis.set_major_formatter(shown)
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _shares(ax: "Axes", rows: Sequence[Row]) -> None:

@@ -23,6 +23,8 @@ def test_texts_are_inside_the_picture_and_no_two_overlap(kind, only):
     rows = ROWS[kind]()
     if only == "one device":
         rows = [row for row in rows if row["device"] == "mcu" and row.get("seed", 0) == 0]
+    if (kind, only) == ("link speed", "one device"):
+        rows = [row for row in rows if row["runtime"] == "torch"]  # a narrow range, with more ticks
     figure = FIGURES[kind](rows)
     boxes = boxes_of(figure)
     assert len(boxes) > 10

@@ -84,8 +84,8 @@ def draw_conditions(
     """Draw training conditions, independently per sample.
 
     SNR is uniform in dB unless ``snr_power`` leans it, and the channel uniform. The length is ``max_symbols`` with
-    probability ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often. A
-    length of 1 or 2 is drawn again once: so these lengths are learned too, but no longer at the cost of the next ones.
+    probability ``full_share``, else log-uniform on 1 ... ``max_symbols``: each octave of lengths is met equally often.
+    Lengths of 1 and 2 are drawn again once: so they are learned too, but no longer at the cost of the next ones.
 
     Args:
         batch: B.

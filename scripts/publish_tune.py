@@ -1,7 +1,7 @@
 """Make the tables about tuning in runs/published/: one subcommand each.
 
     python scripts/publish_tune.py proxy --devices wearable --seeds 0 --architectures 10
-    python scripts/publish_tune.py tuning --devices mcu wearable phone gateway --seeds 0 1 2
+    python scripts/publish_tune.py tuning --seeds 0 1 2
     python scripts/publish_tune.py workers --devices mcu --workers 1 2 4
 
 proxy: short searches with drawn weights, as a study makes them; what cheap measures say of each derived network, and
@@ -36,6 +36,7 @@ import optuna
 import torch
 
 from kdnas.config import make_settings, parse_assignments
+from kdnas.device import list_devices
 from kdnas.evaluate import evaluate_answers, evaluate_link
 from kdnas.export import load_link
 from kdnas.link import Link, constant_conditions
@@ -267,11 +268,9 @@ def kill_test(given: argparse.Namespace, expected: list[tuple[Any, ...]]) -> dic
     reader = threading.Thread(target=lambda: lines.extend(process.stderr or []))
     reader.start()
     killed: dict[str, Any] = {}
+    storage = open_storage(str(place / "study.db"))
     while process.poll() is None and not killed:
-        time.sleep(0.05)
-        if not (place / "study.db").exists():
-            continue
-        storage = open_storage(str(place / "study.db"))
+        time.sleep(0.2)
         for name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=name, storage=storage)
             for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
@@ -291,10 +290,10 @@ def kill_test(given: argparse.Namespace, expected: list[tuple[Any, ...]]) -> dic
     }  # fmt: skip
 
 
-TABLES = {
-    "proxy": ("proxies.json", proxy_table),
-    "tuning": ("tuning.json", tuning_table),
-    "workers": ("workers.json", workers_table),
+TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, Any]]], list[str]]] = {
+    "proxy": ("proxies.json", proxy_table, ["wearable"]),
+    "tuning": ("tuning.json", tuning_table, list_devices()),
+    "workers": ("workers.json", workers_table, ["mcu"]),
 }
 
 
@@ -302,7 +301,7 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--devices", nargs="+", default=["wearable"])
+    parser.add_argument("--devices", nargs="+", help="device classes (default: the table's)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
@@ -314,7 +313,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the published file (default: the table's, in runs/published)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    file, make = TABLES[given.table]
+    file, make, devices = TABLES[given.table]
+    given.devices = given.devices or devices
     rows = make(given)
     out = given.out or Path("runs/published") / file
     write_json(out, {"command": command(given), "rows": rows})

@@ -108,6 +108,9 @@ def tune(context: Context, say: Say) -> None:
                     say(f"worker {pid} ended with {code}; its trial goes to another")
 
             rows = study.run(on_trial)
+            for row in rows:  # of other machines, from before this one joined
+                if not (context.path / "tensorboard" / "trials" / f"{row['trial']:03d}").exists():
+                    board.add_trial(context.path, row, context.device.name, s.seed)
         torch.set_num_threads(before)
         report["study"] = {"name": study.name, "retries": study.retries(), "warm_start": study.warm}
         report["savings"] = study.savings()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from kdnas import config
@@ -76,8 +77,8 @@ class Study:
         self.directory, self.seed, self.judge, self.warm = directory, seed, judge, [dict(trial) for trial in warm]
         self.identity = {"seed": seed, "warm": hash_of(self.warm), **(identity or {})}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = settings.storage or str(directory / "study.db")
-        self.study = self._open(storage)
+        self.storage = settings.storage or str(directory / "study.db")
+        self.study = self._open(self.storage)
         self.alone = settings.storage is None and not helper  # but for the helpers that this worker starts itself
         shared = settings.storage is not None or settings.workers > 1
         self.worker = f"{socket.gethostname()}:{os.getpid()}" if shared else None
@@ -112,7 +113,19 @@ class Study:
 
         Args:
             on_trial: Called with the row of every trial that ends from now on, of whichever worker.
+
+        Raises:
+            InputError: The storage went away; what has ended is kept there.
         """
+        try:
+            return self._run(on_trial)
+        except (StorageInternalError, SQLAlchemyError) as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise InputError(
+                f"the storage {without_password(self.storage)} no longer answers ({reason}): go on with --resume"
+            ) from None
+
+    def _run(self, on_trial: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
         if self.alone:
             self.slots.bury(at_once=True)  # of a process that died
         told = set(self.slots.ended())

@@ -5,8 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
+import optuna
 import pytest
+from optuna.trial import TrialState
+from postgres import PASSWORD
+
+from kdnas.tune.storage import open_storage
 
 SMOKE = ["--preset", "smoke", "--set", "threads=1", "--set", "tune.check=0", "--set", "tune.trials=6"]
 
@@ -71,3 +77,37 @@ def test_two_runs_share_a_study_in_one_storage(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / name / "stages/tune.json").read_text()) for name in "ab")
     assert first["best"] == second["best"] and first["trials"] == second["trials"]
     assert first["study"]["name"] == second["study"]["name"]
+
+
+@pytest.mark.slow
+def test_two_machines_with_two_workers_each_share_a_study_in_postgresql_and_one_worker_is_killed(
+    postgresql: str, tmp_path: Path
+) -> None:
+    runs = [tmp_path / name for name in ("first", "second")]
+    given = [*SMOKE, "--workers", "2", "--storage", postgresql, "--set", "tune.heartbeat=0.5"]
+    both = [start(*given, "--set", "tune.trials=12", "--out", str(run)) for run in runs]
+    while not (helper := helpers_of(runs[0])):
+        time.sleep(0.1)
+    opened = open_storage(postgresql)
+    victim: optuna.trial.FrozenTrial | None = None
+    while victim is None and any(process.poll() is None for process in both):
+        time.sleep(0.2)
+        for name in optuna.get_all_study_names(opened):
+            study = optuna.load_study(study_name=name, storage=opened)
+            for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if trial.intermediate_values and trial.user_attrs["worker"].endswith(f":{helper[0]}"):
+                    victim = trial
+    os.kill(helper[0], signal.SIGKILL)
+    for process in both:
+        assert "Traceback" not in process.communicate(timeout=600)[1] and process.returncode == 0
+    assert victim is not None
+    reports = [json.loads((run / "stages/tune.json").read_text()) for run in runs]
+    assert reports[0]["trials"] == reports[1]["trials"]
+    assert [row["trial"] for row in reports[0]["trials"]] == list(range(12))
+    retry = next(retry for retry in reports[0]["study"]["retries"] if retry["died"] == victim.number)
+    assert retry["worker"] == victim.user_attrs["worker"] != retry["retried_by"]
+    row = reports[0]["trials"][victim.user_attrs["slot"]]
+    assert row["parameters"] == victim.params
+    for run in runs:
+        assert all(PASSWORD not in unquote(path.read_text()) for path in run.rglob("*.json"))
+        assert len(list((run / "tensorboard/trials").iterdir())) == 12  # all trials, of whichever machine

@@ -130,6 +130,17 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(
         open_storage(postgresql)
 
 
+def test_a_storage_that_goes_away_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = study(str(tmp_path / "shared.db"), tmp_path)
+
+    def gone(given: Any) -> None:
+        raise optuna.exceptions.StorageInternalError("server closed the connection") from OSError("gone")
+
+    monkeypatch.setattr(begun.slots, "claim", gone)
+    with pytest.raises(InputError, match=r"shared\.db no longer answers \(gone\)"):
+        begun.run()
+
+
 def test_a_password_is_in_no_settings_that_are_written(postgresql: str) -> None:
     settings = config.make_settings({"tune.storage": postgresql})
     assert settings.tune.storage == postgresql and "s3cret" not in repr(settings)

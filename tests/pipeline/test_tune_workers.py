@@ -92,12 +92,13 @@ def test_two_machines_with_two_workers_each_share_a_study_in_postgresql_and_one_
     victim: optuna.trial.FrozenTrial | None = None
     while victim is None and any(process.poll() is None for process in both):
         time.sleep(0.2)
+        os.kill(helper[0], signal.SIGSTOP)  # so that what it does now is what it dies of
         for name in optuna.get_all_study_names(opened):
             study = optuna.load_study(study_name=name, storage=opened)
             for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
                 if trial.intermediate_values and trial.user_attrs["worker"].endswith(f":{helper[0]}"):
                     victim = trial
-    os.kill(helper[0], signal.SIGKILL)
+        os.kill(helper[0], signal.SIGCONT if victim is None else signal.SIGKILL)
     for process in both:
         assert "Traceback" not in process.communicate(timeout=600)[1] and process.returncode == 0
     assert victim is not None

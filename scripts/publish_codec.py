@@ -40,7 +40,7 @@ from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 
 OFFSETS_DB = [-3.0, 0.0, 3.0]
 TARGETS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
-CONSTELLATIONS = ("none", "qpsk", "16qam", "64qam", "256qam")
+CONSTELLATIONS = ("qpsk", "16qam", "64qam", "256qam")
 
 
 class Model(NamedTuple):
@@ -62,7 +62,7 @@ def models(given: argparse.Namespace) -> list[Model]:
     elif given.table == "snrs":
         made = [ONE, *(Model(f"snr-{snr:g}", snr_db=snr) for snr in given.snrs)]
     elif given.table == "constellation":
-        made = [Model(name, {"codec.constellation": name}) for name in CONSTELLATIONS]
+        made = [ONE, *(Model(name, {"codec.constellation": name}) for name in CONSTELLATIONS)]
     elif given.table == "mismatch":
         made = [ONE, Model("told-wrong", {"distill.snr_error_db": 3.0})]
     else:
@@ -146,7 +146,7 @@ def row_of(table: str, model: Model, point: dict[str, Any]) -> dict[str, Any]:
     """What the table says of one point."""
     same = {key: point[key] for key in ("channel", "symbols", "snr_db", "accuracy", "ci95")}
     if table == "constellation":
-        return {"constellation": model.name, **same}
+        return {"constellation": "none" if model is ONE else model.name, **same}
     if table == "mismatch":
         return {"system": model.name, "snr_offset_db": point.get("snr_offset_db", 0.0), **same}
     return {"system": "one-model" if model is ONE else "dedicated", **same}

@@ -109,7 +109,7 @@ class Loss(Section):
 
     ce: float = Field(1.0, ge=0, description="weight of the cross-entropy on labels")
     kd: float = Field(1.0, ge=0, description="lambda_kd: weight of all distillation terms")
-    feature: float = Field(0.1, ge=0, description="of distillation: squared error of standardised features, projected")
+    feature: float = Field(10.0, ge=0, description="of distillation: squared error of standardised features, projected")
     cosine: float = Field(0.0, ge=0, description="of distillation: 1 - cosine of standardised features, projected")
     logit: float = Field(1.0, ge=0, description="of distillation: T^2 KL of softened posteriors")
     decoupled: float = Field(0.0, ge=0, description="of distillation: T^2 decoupled KL (target class, and the others)")

@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
-    parser.add_argument("--trials", type=int, default=16, help="workers: trials of the study")
+    parser.add_argument("--trials", type=int, default=12, help="workers: trials of the study")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")

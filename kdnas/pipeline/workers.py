@@ -85,7 +85,10 @@ def _end_with_the_first() -> None:
 
 def main() -> None:
     """Help with the study of a run directory until it has all its trials."""
-    told = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:  # the first process is gone already
+        sys.exit(1)
+    told = json.loads(line)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     from kdnas.config import make_settings
     from kdnas.run.process import configure_process

@@ -10,8 +10,11 @@ from kdnas.data import Batch, Splits
 from kdnas.device.model import Radio
 from kdnas.knowledge.lessons import Lessons
 from kdnas.link import constant_conditions, transmit
+from kdnas.run.seeds import generator
 
 Judged = Literal["labels", "all"]
+IMAGES = 4000
+"""At most so many unlabelled images judge: beyond that a trial waits for its judge, and learns nothing more."""
 
 
 class Objective:
@@ -51,6 +54,8 @@ class Objective:
         self.worth = torch.nn.functional.one_hot(labels, len(lessons.dataset.classes)).double()  # (N, classes)
         self.ids = labelled
         if judged == "all" and len(unlabelled):
+            order = torch.randperm(len(unlabelled), generator=generator(seed, "judges"))
+            unlabelled = unlabelled[order[:IMAGES]]
             batch = Batch(unlabelled, torch.full_like(unlabelled, -1), 0, (0, 0, 0))
             told = lessons(batch, torch.device("cpu"), pixels=False).probabilities
             assert told is not None

@@ -763,7 +763,7 @@ def device_measure(
     space: SpaceName = None,
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of ONNX Runtime.")] = 1,
-    networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 250,
+    networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 300,
     device: Device = None,
     dataset: DatasetName = None,
     seed: Seed = None,

@@ -1,6 +1,6 @@
 """Make runs/published/latency.json and sram.json: the cost models against measurements.
 
-    python scripts/publish_costs.py latency --dtypes fp32 int8 --networks 250 --held-out 50
+    python scripts/publish_costs.py latency --dtypes fp32 int8 --networks 300 --held-out 50
     python scripts/publish_costs.py sram --networks 20
 
 ``latency`` measures networks of the space on this machine, fits the table of operations (kept in --work, and gone on
@@ -111,7 +111,7 @@ def main() -> None:
     latency = kinds.add_parser("latency")
     latency.add_argument("--spaces", nargs="+", default=["mobile"])
     latency.add_argument("--dtypes", nargs="+", default=["fp32", "int8"])
-    latency.add_argument("--networks", type=int, default=250, help="that the table is fitted to")
+    latency.add_argument("--networks", type=int, default=300, help="that the table is fitted to")
     latency.add_argument("--held-out", type=int, default=50, help="others, that it is judged on")
     latency.add_argument("--device", default="wearable", help="whose channel encoder is in the table too")
     latency.add_argument("--work", type=Path, default=Path("runs/latency"))

@@ -30,7 +30,12 @@ class Cost:
 
 
 def flash_bytes(step: Step) -> float:
-    """One byte per int8 weight; for each output channel an int32 bias and a float32 scale."""
+    """One byte per int8 weight; for each output channel an int32 bias and a float32 scale.
+
+    What else a network needs in flash is the same for every network, or nearly so, and is left to the rest of the
+    device's share: the kernels' code (tens of KiB, once for all networks), and for each operation its shapes,
+    addresses and zero points (some tens of bytes).
+    """
     return step.weights + 8 * step.channels
 
 

@@ -606,7 +606,7 @@ def _planned(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(
-    out: str | Path, device: str = "wearable", dtype: str = "fp32", networks: int = 250, threads: int = 1,
+    out: str | Path, device: str = "wearable", dtype: str = "fp32", networks: int = 300, threads: int = 1,
     say: Callable[[str], None] = lambda line: None, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure the latency of every operation of a search space on this machine, and write the table.

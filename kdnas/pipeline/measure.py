@@ -58,7 +58,7 @@ def encoder_of(space: SearchSpace, choices: Mapping[str, Any], dtype: str, seed:
 
 
 def measure(
-    space: SearchSpace, device: DeviceClass, *, dtype: str = "fp32", networks: int = 250, threads: int = 1,
+    space: SearchSpace, device: DeviceClass, *, dtype: str = "fp32", networks: int = 300, threads: int = 1,
     seed: int = 0, say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Table, dict[str, Any]]:  # fmt: skip
     """The seconds of every operation of the space, and of the device's channel encoder, on this machine.
@@ -109,7 +109,8 @@ def comments(space: SearchSpace, device: DeviceClass, dtype: str, threads: int, 
     codec = ", ".join(f"{name} {value}" for name, value in device.codec.model_dump().items())
     return [
         f"seconds that each operation adds to a network: {dtype}, {threads} thread(s) of ONNX Runtime on this machine",
-        f"space {space.name} ({options}); channel encoder of {device.name} ({codec}, symbols {device.link.symbols})",
+        f"space {space.name} ({options}); channel encoder of {device.name} ({codec}, symbols {device.link.symbols}), of "
+        "which only the whole is measured: how it is shared among its operations is by kind, work and traffic",
         f"from {about['networks']} whole networks, which had {about['seen']} of {about['operations']} operations; the "
         f"others go by kind, work and traffic; validated: median error {about['error']:.1%}",
     ]

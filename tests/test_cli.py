@@ -119,6 +119,30 @@ def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert result.exit_code == 130 and f"--resume {tmp_path / 'run'}" in result.stderr
 
 
+def test_device_lists_and_shows_what_list_and_show_do() -> None:
+    assert runner.invoke(app, ["device", "list"]).stdout == runner.invoke(app, ["list", "devices"]).stdout
+    for more in ([], ["--json"], ["--toml"]):
+        shown = runner.invoke(app, ["device", "show", "mcu-512kB", *more])
+        assert shown.exit_code == 0 and "480" in shown.stdout
+        assert shown.stdout == runner.invoke(app, ["show", "device", "mcu-512kB", *more]).stdout
+
+
+def test_cost_tells_every_cost_who_holds_the_peak_and_the_least_there_is() -> None:
+    asked = ["cost", "gateway-fashion-mini", "--device", "mcu-512kB", "--plan"]
+    told, found = runner.invoke(app, asked), json.loads(runner.invoke(app, [*asked, "--json"]).stdout)
+    over = runner.invoke(app, ["cost", "gateway-fashion-mini", "--device", "mcu"])
+    assert told.exit_code == over.exit_code == 0 and "over budget" in over.stdout  # told, and no error
+    assert set(found["budgets"]) == set(found["transmitter"])  # this class limits every cost
+    peaks = [row["name"] for row in found["layers"] if row["peak"]]
+    held = found["transmitter"]["sram_bytes"]
+    assert f"the peak of activation memory, {held:,} B, is held by {', '.join(peaks)}" in told.stdout
+    assert found["planned_sram_bytes"] == found["encoder"]["sram_bytes"]  # `mobile` runs in its best order
+    assert f"holds {found['planned_sram_bytes']:,} B, at {found['planned_peak']}" in told.stdout
+    sent = next(row for row in found["layers"] if row["name"] == "channel.send")
+    assert sent["energy_j"] == pytest.approx(64 / 62.5e3 * 0.04, rel=1e-12)
+    assert sum(row["energy_j"] for row in found["layers"]) == pytest.approx(found["transmitter"]["energy_j"], rel=1e-9)
+
+
 @pytest.mark.parametrize("name", ["mcu-256kB", "mcu-512kB", "wearable", "phone", "gateway"])
 def test_a_device_of_ones_own_starts_from_a_shipped_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(runner.invoke(app, ["show", "device", name, "--toml"]).stdout)

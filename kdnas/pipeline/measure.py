@@ -109,8 +109,8 @@ def comments(space: SearchSpace, device: DeviceClass, dtype: str, threads: int, 
     codec = ", ".join(f"{name} {value}" for name, value in device.codec.model_dump().items())
     return [
         f"seconds that each operation adds to a network: {dtype}, {threads} thread(s) of ONNX Runtime on this machine",
-        f"space {space.name} ({options}); channel encoder of {device.name} ({codec}, symbols {device.link.symbols}), of "
-        "which only the whole is measured: how it is shared among its operations is by kind, work and traffic",
+        f"space {space.name} ({options}); channel encoder of {device.name} ({codec}, symbols {device.link.symbols}): "
+        "only its whole is measured, and shared among its operations by kind, work and traffic",
         f"from {about['networks']} whole networks, which had {about['seen']} of {about['operations']} operations; the "
         f"others go by kind, work and traffic; validated: median error {about['error']:.1%}",
     ]

@@ -4,9 +4,10 @@
     python scripts/publish_tune.py tuning --seeds 0 1 2
     python scripts/publish_tune.py workers --devices mcu --workers 1 2 4
 
-proxy: short searches with drawn weights, as a study makes them; what cheap measures say of each derived network, and
-the accuracy of the same architecture after both stages of training, through the link, on the architecture split with
-all its labels (which no search sees). Test data are not read.
+proxy: short searches with drawn weights, as a study makes them, inside budgets that are drawn too (--spread), so that
+small and large networks are among them; what cheap measures say of each derived network, and the accuracy of the same
+architecture after both stages of training, through the link, on the architecture split with all its labels (which no
+search sees). Test data are not read.
 
 tuning: for each device class and seed a search and both stages with the study's weights, and with the settings' own;
 the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length.
@@ -88,21 +89,24 @@ def worth_through(link: Link, objective: Objective) -> float:
     return float(torch.stack(values).mean())
 
 
-def proxies_of(context: Context, index: int) -> list[dict[str, Any]]:
-    """One drawn set of weights: the values of all proxies, and what full training makes of the architecture."""
+def proxies_of(context: Context, index: int, spread: float) -> list[dict[str, Any]]:
+    """One drawn set of weights and budgets: the values of all proxies, and what full training makes of the network."""
     s = context.settings
     draw = generator(s.seed, "weights of a trial", index)
     space = search_space(s.tune.parameters, context.searcher.budgets, s.search, s.loss)
-    shares = torch.rand(len(space), generator=draw).tolist()
+    *shares, size = torch.rand(len(space) + 1, generator=draw).tolist()
+    factor = spread ** (2 * size - 1)
     parameters = {
         name: math.exp(math.log(low) + share * math.log(high / low))
         for (name, (low, high)), share in zip(space.items(), shares, strict=True)
     }
     short = s.search.model_copy(update={"warmup_epochs": 0, "epochs": s.tune.epochs, "steps": s.tune.steps})
     search, loss = with_parameters(parameters, short, s.loss)
+    searcher = context.searcher
+    searcher.budgets = {name: factor * limit for name, limit in context.encoder_budgets.items()}
     began = time.perf_counter()
-    found = context.searcher.run(
-        search, loss, context.path, f"trial-{index}", weights=stages.warmed(context), progress=False,
+    found = searcher.run(
+        search, loss, context.path, f"trial-{index}-{spread:g}", weights=stages.warmed(context), progress=False,
         key=f"trial-{index}", on_epoch=lambda *_: None,
     )  # fmt: skip
     search_s = time.perf_counter() - began
@@ -134,14 +138,15 @@ def proxies_of(context: Context, index: int) -> list[dict[str, Any]]:
     radio = context.device.link
     link = distiller.through_link(
         network, classifier, distiller.knowledge_loss(s.loss), context.codec(), snr_db=radio.snr_db,
-        channels=radio.channels, name=f"codec-{index}",
+        channels=radio.channels, name=f"codec-{index}-{spread:g}",
     )  # fmt: skip
     codec_s = time.perf_counter() - began
     for judged in ("labels", "all"):
         add("codec", judged, lambda j=judged: worth_through(link, judges["codec", j]))  # type: ignore[misc]
         rows[-1]["proxy_s"] += codec_s
 
-    trained = stages.both_stages(context, stages.fresh(context, found.choices), s.loss, f"full-{index}").cpu().eval()
+    network = stages.fresh(context, found.choices)
+    trained = stages.both_stages(context, network, s.loss, f"full-{index}-{spread:g}").cpu().eval()
     ids = torch.cat([context.splits.architecture_labelled, context.splits.architecture_unlabelled])
     low, high = radio.snr_db
     correct = evaluate_answers(
@@ -149,7 +154,8 @@ def proxies_of(context: Context, index: int) -> list[dict[str, Any]]:
         snrs_db=(low, (low + high) / 2, high), lengths=[radio.symbols], draws=2, batch_size=500, seed=s.seed,
     )  # fmt: skip
     accuracy = float(torch.stack([c.double().mean() for c in correct.values()]).mean())
-    return [{**row, "trained": accuracy, **{k: found.costs[k] for k in ("params", "macs")}} for row in rows]
+    told = {"trained": accuracy, "budget_factor": factor, **{name: found.costs[name] for name in ("params", "macs")}}
+    return [{**row, **told} for row in rows]
 
 
 def proxy_table(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -159,8 +165,8 @@ def proxy_table(given: argparse.Namespace) -> list[dict[str, Any]]:
         for seed in given.seeds:
             context = context_of(given, device, seed)
             for index in range(given.architectures):
-                path = context.path / f"architecture-{index}.json"
-                found = kept(path, lambda c=context, i=index: proxies_of(c, i))  # type: ignore[misc]
+                path = context.path / f"architecture-{index}-{given.spread:g}.json"
+                found = kept(path, lambda c=context, i=index: proxies_of(c, i, given.spread))  # type: ignore[misc]
                 rows += found
                 told = {f"{r['proxy']}/{r['judged']}": round(r["value"], 4) for r in found}
                 print(device, seed, index, json.dumps(told), f"trained {found[0]['trained']:.4f}", flush=True)
@@ -304,6 +310,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", help="device classes (default: the table's)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
+    parser.add_argument("--spread", type=float, default=3.0, help="proxy: budgets are drawn from 1/this to this times")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
     parser.add_argument("--trials", type=int, default=12, help="workers: trials of the study")
     parser.add_argument("--preset", default="quick")
@@ -326,7 +333,7 @@ def command(given: argparse.Namespace) -> str:
     words = ["python scripts/publish_tune.py", given.table, "--devices", *given.devices]
     words += ["--seeds", *map(str, given.seeds)]
     if given.table == "proxy":
-        words += ["--architectures", str(given.architectures)]
+        words += ["--architectures", str(given.architectures), "--spread", f"{given.spread:g}"]
     if given.table == "workers":
         words += ["--workers", *map(str, given.workers), "--trials", str(given.trials)]
     words += ["--preset", given.preset, "--threads", str(given.threads)]

@@ -10,7 +10,8 @@ from kdnas.errors import InputError
 # Amplitudes on each of I and Q.
 LEVELS = {"qpsk": 2, "16qam": 4, "64qam": 8, "256qam": 16}
 CONSTELLATIONS = ("none", *LEVELS)
-_HALVINGS = 12  # of the interval in which the scale is sought: to 1/4000 of it
+# The scale is sought in 0 ... 8 by halving, to 1/2000: weak symbols grow where strong ones are clipped.
+_MOST, _HALVINGS = 8.0, 14
 
 
 def check_constellation(name: str) -> str:
@@ -33,9 +34,9 @@ def points(name: str) -> Tensor:
 def to_constellation(x: Tensor, mask: Tensor, name: str) -> Tensor:
     """Move each symbol to a point of the constellation, its gradient going straight through.
 
-    Every sample is scaled before by the largest factor, at most 1, with which its points have a mean power of at most
-    1: a code could otherwise win power by rounding upwards (16-QAM: up to 2.55 dB). What is sent are the points
-    themselves, without a scale, so that the power of a sample is at most 1 and not exactly 1.
+    Every sample is scaled before by the largest factor with which its points have a mean power of at most 1: a code
+    could otherwise win power by rounding upwards (16-QAM: up to 2.55 dB), or lose it by clipping. What is sent are the
+    points themselves, without a scale, so that the power of a sample is at most 1 and not exactly 1.
 
     Args:
         x: (B, k) complex, of mean power 1 over the symbols sent.
@@ -47,7 +48,7 @@ def to_constellation(x: Tensor, mask: Tensor, name: str) -> Tensor:
     """
     pairs = torch.view_as_real(x)
     fixed, sent = pairs.detach(), mask[..., None]
-    low, high = torch.zeros_like(fixed[:, :1, :1]), torch.ones_like(fixed[:, :1, :1])
+    low, high = torch.zeros_like(fixed[:, :1, :1]), torch.full_like(fixed[:, :1, :1], _MOST)
     for _ in range(_HALVINGS):  # the power never falls with the scale
         middle = (low + high) / 2
         power = (_nearest(middle * fixed, name).square() * sent).sum((1, 2), keepdim=True) / mask.sum(1)[:, None, None]

@@ -51,13 +51,23 @@ def test_a_code_gains_no_power_by_rounding_upwards():
     assert torch.allclose(sent.abs().square(), torch.tensor([[1.8, 0.2]]), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", list(LEVELS)[1:])
+def test_clipping_costs_no_power(name):
+    # Nearly all power in one symbol, beyond the outermost point: the weak ones are made stronger instead.
+    x = torch.full((3, 16), 0.1 + 0.05j, dtype=torch.complex64)
+    x[:, 5] = 3.5
+    mask = torch.ones(3, 16, dtype=torch.bool)
+    sent = to_constellation(power_normalise(x, mask), mask, name)
+    assert (sent.abs().square().mean(1) > 0.75).all() and (sent.abs().square().mean(1) <= 1 + 1e-4).all()
+
+
 @pytest.mark.parametrize("name", LEVELS)
 def test_fine_constellations_change_little(name):
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(500, 16, dtype=torch.bool)
     x = power_normalise(torch.randn(500, 16, dtype=torch.complex64, generator=generator), mask)
     error = (to_constellation(x, mask, name) - x).abs().square().mean()
-    assert error < {"qpsk": 0.45, "16qam": 0.15, "64qam": 0.06, "256qam": 0.04}[name]
+    assert error < {"qpsk": 0.45, "16qam": 0.15, "64qam": 0.08, "256qam": 0.06}[name]
 
 
 @pytest.mark.parametrize("name", LEVELS)

@@ -133,6 +133,9 @@ class Search(Section):
     steps: int = Field(20, ge=1, description="bilevel steps in an epoch")
     batch_size: int = Field(64, ge=2, description="images per step and level")
     labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
+    feature_share: float = Field(
+        0.01, ge=0, description="share of loss.feature that counts in the search, where it would drown the penalties"
+    )
     learning_rate: float = Field(0.004, gt=0, description="of the weights (AdamW, cosine)")
     weight_decay: float = Field(1e-3, ge=0, description="of the weights")
     alpha_learning_rate: float = Field(0.1, gt=0, description="of the architecture parameters (Adam)")

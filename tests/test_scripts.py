@@ -116,8 +116,8 @@ def test_setup_refuses_an_old_python(checkout: Checkout) -> None:
 def test_test_shows_lint_types_and_tests_and_fails_with_any(checkout: Checkout, fail: str) -> None:
     status, calls = checkout("scripts/test", "-x", fail=fail)
     assert [call.split()[2] for call in calls[2:]] == ["ruff", "mypy", "pytest"]
-    assert calls[1].endswith("[dev,teachers]")
-    assert calls[-1] == "python -m pytest -x"
+    assert calls[1].endswith("[dev,teachers,baselines]")
+    assert calls[-1] == "python -m pytest -n 2 --dist loadfile -x"
     assert status == (0 if fail == "nothing fails" else 1)
 
 
@@ -126,7 +126,7 @@ def test_ci_starts_from_nothing_and_leaves_nothing(checkout: Checkout, fail: str
     checkout("scripts/test")  # an environment in the checkout is not taken
     status, calls = checkout(".ci/run", fail=fail)
     assert calls[0].startswith(f"python3 -m venv {checkout.temporary}/")
-    assert calls[-1] == "python -m pytest"
+    assert calls[-1] == "python -m pytest -n 2 --dist loadfile"
     assert status == (0 if fail == "nothing fails" else 1)
     assert list(checkout.temporary.iterdir()) == []
 

@@ -109,7 +109,7 @@ class Loss(Section):
 
     ce: float = Field(1.0, ge=0, description="weight of the cross-entropy on labels")
     kd: float = Field(1.0, ge=0, description="lambda_kd: weight of all distillation terms")
-    feature: float = Field(10.0, ge=0, description="of distillation: squared error of standardised features, projected")
+    feature: float = Field(30.0, ge=0, description="of distillation: squared error of standardised features, projected")
     cosine: float = Field(0.0, ge=0, description="of distillation: 1 - cosine of standardised features, projected")
     logit: float = Field(1.0, ge=0, description="of distillation: T^2 KL of softened posteriors")
     decoupled: float = Field(0.0, ge=0, description="of distillation: T^2 decoupled KL (target class, and the others)")
@@ -133,8 +133,8 @@ class Search(Section):
     steps: int = Field(20, ge=1, description="bilevel steps in an epoch")
     batch_size: int = Field(64, ge=2, description="images per step and level")
     labelled_fraction: float = Field(0.25, ge=0, le=1, description="labelled share of each batch")
-    feature_share: float = Field(
-        0.01, ge=0, description="share of loss.feature that counts in the search, where it would drown the penalties"
+    feature: float = Field(
+        0.1, ge=0, description="most that loss.feature counts in the search, where more would drown the penalties"
     )
     learning_rate: float = Field(0.004, gt=0, description="of the weights (AdamW, cosine)")
     weight_decay: float = Field(1e-3, ge=0, description="of the weights")

@@ -65,7 +65,7 @@ ABLATIONS: Changes = {
     "feature-noise": {"distill.feature_noise": 0.2},
 }
 # What features weigh beside labels and posteriors, which weigh 1: a choice, so it is not made on test data.
-WEIGHTS: Changes = {f"feature-{weight:g}": {"loss.feature": weight} for weight in (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)}
+WEIGHTS: Changes = {f"feature-{weight:g}": {"loss.feature": weight} for weight in (0.1, 10.0, 30.0, 100.0)}
 
 
 class Case(NamedTuple):

@@ -286,7 +286,7 @@ def store(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
-def stages(document: dict) -> str:
+def stages(document: dict, judged: str = "test") -> str:
     """Two stages against one and against the codec alone."""
     rows = document["rows"]
     snrs = sorted({row["snr_db"] for row in rows})
@@ -297,8 +297,14 @@ def stages(document: dict) -> str:
             [data_set(name), channel, system, str(len({row["seed"] for row in own})),
              *(spread([row["accuracy"] for row in by_snr[snr,]]) for snr in snrs)]
         )  # fmt: skip
-    about = "Test accuracy in % through the link, by SNR, all with the same number of steps; mean ± std over seeds."
+    on = "Test accuracy" if judged == "test" else "Accuracy on held-out training images"
+    about = f"{on} in % through the link, by SNR, all with the same number of steps; mean ± std over seeds."
     return table(document, about, ["data set", "channel", "system", "seeds", *(f"{snr:g} dB" for snr in snrs)], lines)
+
+
+def feature_weight(document: dict) -> str:
+    """What features weigh beside labels and posteriors."""
+    return stages(document, "held-out")
 
 
 def envelope(document: dict) -> str:
@@ -614,6 +620,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "loss_ablation.json": losses,
     "store.json": store,
     "stages.json": stages,
+    "feature_weight.json": feature_weight,
     "envelope.json": envelope,
     "lengths.json": one_model,
     "snrs.json": one_model,

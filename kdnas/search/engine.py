@@ -174,7 +174,7 @@ class Searcher:
             space.check_relaxation(settings.relaxation)
             # The bottleneck and the consistency belong to distillation.
             mean, std = self.statistics
-            own = {"feature": settings.feature_share * loss.feature, "bottleneck": 0.0, "consistency": 0.0}
+            own = {"feature": min(loss.feature, settings.feature), "bottleneck": 0.0, "consistency": 0.0}
             plain = loss.model_copy(update=own)
             knowledge = KnowledgeLoss(plain, self.options["feature_dim"], mean, std)
             task = SearchTask(self.lessons, knowledge, self.options["feature_dim"], self.classes, settings, total)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
@@ -228,12 +227,16 @@ class Tune(Section):
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be written down; what is no URL stays as it is."""
-    try:
-        password = urlsplit(url).password
-    except ValueError:  # a password with brackets, say: show nothing between the scheme and the host
-        return re.sub(r"//.*@", "//", url)
-    return url if password is None else url.replace(f":{password}@", "@", 1)
+    """A URL as it may be written down; what is no URL stays as it is.
+
+    A password may hold any character, also those that end a host's part elsewhere (``/ ? # [``): SQLAlchemy takes them.
+    """
+    bare = re.sub(r"(://[^:/]*):.*@", r"\1@", url)
+    if "://" not in bare:
+        return bare
+    head, question, query = bare.partition("?")
+    kept = [word for word in query.split("&") if not re.match(r"\w*password=", word)]
+    return head + question * bool(kept) + "&".join(kept)
 
 
 class Distill(Section):

@@ -48,9 +48,16 @@ def open_storage(storage: str) -> optuna.storages.RDBStorage:
             ``~/.pgpass``, as for every client of PostgreSQL.
 
     Raises:
-        InputError: It cannot be reached, or it is no such database.
+        InputError: It cannot be reached, it is no such database, or no URL of one.
     """
     url = database_url(storage)
+    try:
+        host = sqlalchemy.make_url(url).host or ""
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise InputError(f"{without_password(storage)} is no URL: give postgresql://user@host:port/database") from None
+    if "@" in host:
+        raise InputError(f"{without_password(storage)}: write an @ of the password as %40")
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a format string
     sqlite = url.startswith("sqlite")
     kwargs: dict[str, Any] = {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """Real processes share a study through a real database, and one of them is killed."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -128,6 +129,25 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(
     monkeypatch.setattr("kdnas.tune.storage.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"kdnas\[postgresql\]"):
         open_storage(postgresql)
+
+
+@pytest.mark.parametrize(
+    "password", ["s3", "s3/cret", "s3#cret", "s3?cret", "s3[cret", "s3:cret", "s3@cret", "s3{cret}"]
+)
+@pytest.mark.parametrize("place", ["127.0.0.1:1/db", "127.0.0.1:one/db", "127.0.0.1:1/db?connect_timeout=1"])
+def test_no_password_is_told_whatever_it_is_made_of(password: str, place: str) -> None:
+    words = [word for word in re.split(r"\W", password) if word]
+    urls = [f"postgresql://kdnas:{password}@{place}", f"postgresql://kdnas@127.0.0.1:1/db?password={password}"]
+    for url in urls[: 1 if "@" in password else 2]:
+        with pytest.raises(InputError, match=r"127\.0\.0\.1") as caught:
+            open_storage(url)
+        written = config.make_settings({"tune.storage": url}).model_dump(mode="json")["tune"]["storage"]
+        assert not any(word in told for word in words for told in (str(caught.value), written))
+
+
+def test_a_database_file_may_have_any_name(tmp_path: Path) -> None:
+    open_storage(str(tmp_path / "{a} @ b:c.db")).remove_session()
+    assert (tmp_path / "{a} @ b:c.db").exists()
 
 
 def test_a_storage_that_goes_away_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

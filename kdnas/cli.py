@@ -206,7 +206,7 @@ def _pareto_report(rows: list[dict[str, Any]]) -> None:
         name: {key: sum(row[key] for row in own) / len(own) for key in ("accuracy", *COST_NAMES) if key in own[0]}
         for name, own in classes.items()
     }
-    costs = [cost for cost in COST_NAMES if cost in rows[0]]
+    costs = [cost for cost in COST_NAMES if all(cost in row for row in rows)]
     fronts = {
         cost: pareto_front([mean[cost] for mean in means.values()], [mean["accuracy"] for mean in means.values()])
         for cost in costs

@@ -77,15 +77,14 @@ def _begin(
     own = Architecture.load(architecture).hash if architecture is not None else None
     if resume is not None:
         directory = RunDirectory.open(Path(resume))
+        if "classes" in directory.document:
+            raise InputError(f"{resume} holds the runs of several device classes: name one of them")
         settings = make_settings(directory.settings)
         if own is not None and own != directory.document.get("architecture"):
             raise InputError(f"{resume} was not begun with this architecture: leave it out, or start a new run")
         if load_device(settings.device).hash != directory.document.get("device", load_device(settings.device).hash):
             raise InputError(f"the device file {settings.device} was changed since {resume} began: start a new run")
-        for key, value in ({**given, "tune.storage": _storage(given)}).items():
-            changed = make_settings(directory.settings, {key: value})
-            if changed.model_dump(mode="json") != settings.model_dump(mode="json"):
-                raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
+        _check_kept(directory, given)
         return directory
     settings = make_settings(_absolute(make_settings(given)))
     device = load_device(settings.device)  # refused before anything is written or imported
@@ -99,6 +98,14 @@ def _begin(
         settings.model_dump(mode="json"),
         {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json"), **fleet},
     )
+
+
+def _check_kept(directory: RunDirectory, given: Mapping[str, Any]) -> None:
+    """Refuse settings that are others than those of the run that is resumed."""
+    before = make_settings(directory.settings).model_dump(mode="json")
+    for key, value in ({**given, "tune.storage": _storage(given)}).items():
+        if make_settings(directory.settings, {key: value}).model_dump(mode="json") != before:
+            raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
 
 
 def _storage(given: Mapping[str, Any]) -> str | None:
@@ -267,6 +274,7 @@ def run_classes(
                 document = classes.classes_document(Path(resume))
                 if document is None:
                     raise InputError(f"{resume} is no directory of several device classes")
+                _check_kept(RunDirectory.open(Path(resume)), settings)
                 return [str(resume), document["verb"]]
             names = classes.classes_of(devices if isinstance(devices, str) else ",".join(devices))
             place = Path(out) if out is not None else classes_directory(make_settings(settings), verb, devices, seeds)

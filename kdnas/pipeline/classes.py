@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnas.config import make_settings
-from kdnas.device import list_devices, load_device
+from kdnas.device import class_of, list_devices, load_device
 from kdnas.errors import InputError
 from kdnas.evaluate.pareto import pareto_row
 from kdnas.run import ranks
@@ -21,22 +21,30 @@ def classes_of(text: str) -> list[str]:
     """The device classes that ``text`` names: ``all``, or names and TOML files with commas between.
 
     Raises:
-        InputError: One is unknown, or two are the same class.
+        InputError: One is unknown, or two are the same class or would share a directory.
     """
     names = list_devices() if text == "all" else [name for name in (part.strip() for part in text.split(",")) if name]
     found: dict[str, str] = {}
+    stems: dict[str, str] = {}
     for name in names:
-        device = load_device(name)
-        twin = found.setdefault(device.name, name)
-        if twin != name and text != "all":  # of all, one name for each class is enough
-            raise InputError(f"--device names {device.name} twice: as {twin} and as {name}")
+        own = class_of(load_device(name).name)
+        if (twin := found.setdefault(own, name)) != name:
+            raise InputError(f"--device names {own} twice: as {twin} and as {name}")
+        if (twin := stems.setdefault(Path(name).stem, name)) != name:
+            raise InputError(f"the runs of {twin} and {name} would share a directory: rename one of the files")
     if not found:
         raise InputError("--device takes a class, several with commas between, or all")
     return list(found.values())
 
 
 def begin(path: Path, settings: Mapping[str, Any], devices: Sequence[str], seeds: Sequence[int], verb: str) -> None:
-    """Make the parent directory; the runs in it are made when it is their turn."""
+    """Make the parent directory; the runs in it are made when it is their turn.
+
+    Raises:
+        InputError: No seed, one twice, or a setting is wrong.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"the seeds are {list(seeds)}: give one or more, each once")
     devices = [str(Path(name).resolve()) if Path(name).suffix == ".toml" else name for name in devices]
     first = make_settings(settings, {"device": devices[0], "seed": seeds[0]})  # refused before anything is written
     RunDirectory.create(

@@ -39,7 +39,7 @@ def pareto_figure(rows: Sequence[Row]) -> "Figure":
         The figure: a panel for each cost, logarithmic; classes on the front of a panel are joined by a line.
     """
     classes = groups_of(rows, "device")
-    costs = [cost for cost in COST_NAMES if cost in rows[0]]
+    costs = [cost for cost in COST_NAMES if all(cost in row for row in rows)]
     with style():
         figure = new_figure(2.7 * len(costs) + 0.4, 4.2)
         axes = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]

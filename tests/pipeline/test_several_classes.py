@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from kdnas.cli import app
+from kdnas.cli import _pareto_report, app
 from kdnas.device import list_devices, load_device
 from kdnas.errors import InputError
 from kdnas.pipeline import api, classes
+from kdnas.plot import pareto_figure
 
 runner = CliRunner()
 
@@ -21,7 +22,13 @@ def test_all_is_every_class_once_and_no_class_is_named_twice(tmp_path: Path) -> 
     assert len({load_device(name).name for name in names}) == len(names)
     assert classes.classes_of("phone, mcu") == ["phone", "mcu"]
     shutil.copy(Path(classes.__file__).parents[1] / "device/classes/phone.toml", tmp_path / "own.toml")
-    for text, why in ((f"phone,{tmp_path / 'own.toml'}", "twice"), ("phone,fridge", "fridge"), (",", "all")):
+    wearable = (tmp_path / "own.toml").read_text().replace('"phone"', '"mine"')
+    (tmp_path / "mcu.toml").write_text(wearable)
+    faulty = {
+        f"phone,{tmp_path / 'own.toml'}": "twice", "mcu,mcu-256kB": "twice", f"mcu,{tmp_path / 'mcu.toml'}": "share",
+        "phone,fridge": "fridge", ",": "all",
+    }  # fmt: skip
+    for text, why in faulty.items():
         with pytest.raises(InputError, match=why):
             classes.classes_of(text)
 
@@ -64,7 +71,8 @@ def test_classes_and_seeds_are_run_reported_and_resumed(
     result = runner.invoke(app, [*command, "--out", str(place)])
     assert result.exit_code == 130 and f"kdnas run --resume {place}" in result.stderr
     assert stub.calls == [("mcu", 1, False), ("phone", 1, False), ("mcu", 0, False)]
-    assert runner.invoke(app, ["run", "--resume", str(place), "--device", "all"]).exit_code == 2
+    for more in (["--device", "all"], ["--set", "distill.epochs=8"]):
+        assert runner.invoke(app, ["run", "--resume", str(place), *more]).exit_code == 2
     again = Stub(monkeypatch, smoke_run)
     result = runner.invoke(app, ["run", "--resume", str(place)])
     assert result.exit_code == 0, result.output
@@ -87,6 +95,8 @@ def test_classes_and_seeds_are_run_reported_and_resumed(
         (["--device", "mcu,fridge"], "fridge"),
         (["--seed", "1,1"], "--seed"),
         (["--seed", "-1"], "--seed"),
+        (["--set", "seed=[]"], "seeds"),
+        (["--set", "seed=[1, 1]"], "seeds"),
         (["--device", "all", "--set", "search.epoch=3"], "search.epochs"),
         (["--device", "all", "--architecture", "own.json"], "one device class"),
     ],
@@ -99,6 +109,24 @@ def test_bad_lists_are_one_line_and_leave_nothing(
     lines = result.stderr.splitlines()
     assert result.exit_code == 2 and len(lines) == 1 and named in lines[0], result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_class_has_no_model_of_is_in_no_report(capsys: pytest.CaptureFixture[str]) -> None:
+    costs = {"params": 1000, "macs": 20000, "energy_j": 0.001}
+    told = {"dataset": "d", "seed": 0, "snr_db": 10.0, "channel": "awgn", "symbols": 64}
+    rows = [{**told, **costs, "device": name, "accuracy": 0.8} for name in ("one", "other")]
+    _pareto_report(rows)
+    assert "energy" in capsys.readouterr().out
+    del rows[1]["energy_j"]
+    _pareto_report(rows)
+    assert "energy" not in capsys.readouterr().out
+    assert len(pareto_figure(rows).axes) == 2
+
+
+def test_one_run_is_not_resumed_in_the_directory_of_several(tmp_path: Path) -> None:
+    classes.begin(tmp_path / "both", {"preset": "smoke"}, ["mcu", "phone"], [0], "run")
+    result = runner.invoke(app, ["search", "--resume", str(tmp_path / "both")])
+    assert result.exit_code == 2 and "several device classes" in result.stderr
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def load_adaptation(directory: Path) -> AccuracyTable | None:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
-        raise InputError(f"{path}: {reason}; evaluate the run again, or remove the file") from None
+        raise InputError(f"{path}: {reason}; remove the file, and evaluate the run again") from None
     if found.link != sha256_file(directory / "link.safetensors"):
-        raise InputError(f"{path} was measured with another link.safetensors: evaluate the run again, or remove it")
+        raise InputError(f"{path} was measured with another link.safetensors: remove it, and evaluate the run again")
     return AccuracyTable([row.model_dump() for row in found.rows], found.confidence)

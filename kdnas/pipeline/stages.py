@@ -323,8 +323,10 @@ def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
         curves = [row for row in curves if "snr_offset_db" not in row]
         ids, data = context.splits.architecture_labelled, context.dataset
         held = (data.train_images[ids], data.train_labels[ids], ids)
+        # Over the device's own channels, whichever others the link is tried on: by default the worst one counts.
+        own = {**how, "channels": device.link.channels}
         save_adaptation(
-            context.path, evaluate_link(links["kdnas"], *held, system="kdnas", **how), s.evaluate.confidence
+            context.path, evaluate_link(links["kdnas"], *held, system="kdnas", **own), s.evaluate.confidence
         )
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher

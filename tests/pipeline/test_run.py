@@ -88,6 +88,7 @@ def test_a_finished_link_is_measured_on_other_channels_and_told_wrong_snrs(smoke
     assert all(2 <= row["draws"] <= 6 for row in sent + results["mismatch"])
     report = json.loads((tmp_path / "run" / "stages" / "evaluate.json").read_text())
     assert report["settings"]["channels"] == ["rician(k_db=3)"]
+    assert kdnas.load(tmp_path / "run").accuracies.channels == ["awgn", "rayleigh"]  # lengths are chosen by its own
     with pytest.raises(InputError, match="is no setting of an evaluation"):
         kdnas.api.evaluate(smoke_run, **{"distill.epochs": 3})
 

@@ -251,8 +251,9 @@ class Link(nn.Module):
             raise InputError(f"min_accuracy is a share from 0 to 1, not {min_accuracy}")
         most = None
         if deadline_s is not None:
-            if symbol_rate_hz is None or symbol_rate_hz <= 0 or deadline_s < 0:
-                raise InputError("deadline_s is 0 s or more, and needs symbol_rate_hz above 0")
+            if not (0 <= deadline_s < math.inf and 0 < (symbol_rate_hz or 0) < math.inf):
+                raise InputError("deadline_s is 0 s or more, and needs symbol_rate_hz above 0; both are finite")
+            assert symbol_rate_hz is not None
             most = math.floor(deadline_s * symbol_rate_hz * (1 + 1e-9))  # a product that is whole but for rounding
         choice = self.accuracies.choose(snr_db, channel, min_accuracy=min_accuracy, most=most)
         return Sent(self.encode(images, snr_db, choice.symbols), choice.accuracy, choice.met)

@@ -53,6 +53,8 @@ def test_what_cannot_be_asked_is_refused(link):
         ({}, "min_accuracy, deadline_s, or both"),
         ({"min_accuracy": 80}, "from 0 to 1, not 80"),
         ({"deadline_s": 1.0}, "needs symbol_rate_hz"),
+        ({"deadline_s": float("inf"), "symbol_rate_hz": 1e3}, "finite"),
+        ({"deadline_s": float("nan"), "symbol_rate_hz": 1e3}, "finite"),
         ({"min_accuracy": 0.5, "channel": "ether"}, "'ether'"),
     ):
         with pytest.raises(InputError, match=words):

@@ -84,7 +84,8 @@ class AccuracyTable:
         Args:
             snr_db: Average SNR in dB.
             channel: As in ``accuracy``.
-            min_accuracy: What is wanted, in [0, 1]; None: the best that can be had within ``most``.
+            min_accuracy: What is wanted, in [0, 1]; None: the best that can be had within ``most``, which below the
+                table's SNRs, where it says nothing, is taken to be the longest.
             most: The most symbols that there is time for; None: as many as the table knows.
 
         Returns:
@@ -95,6 +96,8 @@ class AccuracyTable:
         if most is not None and not fitting:
             return Choice(max(1, most), 0.0, most >= 1 and min_accuracy is None)
         wanted = self.accuracy(snr_db, fitting[-1], channel) if min_accuracy is None else min_accuracy
+        if min_accuracy is None and snr_db < self.snrs_db[0]:
+            return Choice(fitting[-1], 0.0, True)
         for symbols in fitting:
             if (found := self.accuracy(snr_db, symbols, channel)) >= wanted:
                 return Choice(symbols, found, True)

@@ -148,3 +148,21 @@ def test_a_device_of_ones_own_starts_from_a_shipped_one(name: str, tmp_path: Pat
     (tmp_path / "mine.toml").write_text(runner.invoke(app, ["show", "device", name, "--toml"]).stdout)
     mine = runner.invoke(app, ["show", "device", str(tmp_path / "mine.toml"), "--json"])
     assert json.loads(mine.stdout) == json.loads(runner.invoke(app, ["show", "device", name, "--json"]).stdout)
+
+
+def test_the_report_is_of_the_link_whatever_it_was_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kdnas.cli import _report
+
+    point = {"channel": "awgn", "snr_db": 5.0, "ci95": 0.01}
+    results = {
+        "device": "mcu", "dataset": "toy", "seed": 0, "transmitter": {"params": 9}, "budgets": {},
+        "teacher": {"accuracy": 0.9}, "baselines": {"capacity": {"transmitter_params": 0}},
+        "curves": [{**point, "system": "kdnas", "symbols": 64, "accuracy": 0.8},
+                   {**point, "system": "capacity", "symbols": 8192, "accuracy": 0.9}],
+    }  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    _report(tmp_path)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "64 complex symbols" in printed and "80.0%" in printed and "capacity" not in printed

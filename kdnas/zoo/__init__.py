@@ -113,6 +113,8 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
     target = ROOT / name if out is None else Path(out)
     # link.json is last: without it nothing is listed, and its hashes refuse a mixture.
     measured = [ADAPTATION] if (run_dir / ADAPTATION).exists() else []
+    if not measured:
+        (target / ADAPTATION).unlink(missing_ok=True)  # of the link that stood there before
     for file in ("results.json", *measured, *FILES):
         atomic_write(target / file, (run_dir / file).read_bytes())
     return target

@@ -79,6 +79,9 @@ def test_a_published_run_opens_by_its_name(run_dir: Path) -> None:
     save_adaptation(run_dir, [row], 0.8)
     zoo.publish(run_dir)
     assert kdnas.load("mcu-toy").accuracies.lengths == [4]
+    (run_dir / "adaptation.json").unlink()
+    zoo.publish(run_dir)
+    assert kdnas.load("mcu-toy").accuracies is None
 
 
 def test_near_misses_are_suggested(run_dir: Path, tmp_path: Path) -> None:

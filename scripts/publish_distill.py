@@ -93,6 +93,8 @@ class Case(NamedTuple):
             if (place / "run.json").exists()
             else RunDirectory.create(place, settings.model_dump(mode="json"), {})
         )
+        if run.settings["device"] != settings.device:  # what is kept there has that device's codec and channels
+            raise SystemExit(f"{place} is of device {run.settings['device']}: begin another --work")
         return Context(settings, run, progress=False)
 
 

@@ -65,3 +65,12 @@ def test_adaptive_rows_are_means_of_what_the_table_chooses(script):
     assert (best["mean_symbols"], best["promised"], best["met"]) == (64, 0.5, 0.0)
     fixed = {row["mean_symbols"]: row["accuracy"] for row in rows if row["system"] == "fixed"}
     assert fixed == pytest.approx({4: (0.15 + 0.4) / 2, 64: (0.35 + 0.8) / 2})
+
+
+def test_what_is_kept_for_one_device_is_not_taken_for_another(script, tmp_path):
+    case = script.Case("fashion-mini", 1000, 0)
+    how = {"set": [], "preset": "smoke", "threads": 1, "work": tmp_path}
+    for _ in range(2):
+        assert case.context(given(device="wearable", **how)).settings.device == "wearable"
+    with pytest.raises(SystemExit, match="is of device wearable: begin another --work"):
+        case.context(given(device="gateway", **how))

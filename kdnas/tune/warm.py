@@ -28,7 +28,8 @@ def warm_parameters(
         Best first: the feasible ones by value, then the others by how little they violate.
 
     Raises:
-        InputError: There is no such study, no trial of it ended, or it has no parameter in common with this one.
+        InputError: There is no such study, it still runs (another worker, or a resumed one, would then begin with other
+            trials), no trial of it ended, or it has no parameter in common with this one.
     """
     trials = _of_run(Path(source)) if Path(source).is_dir() else _of_study(source, storage)
     trials = [trial for trial in trials if trial["accuracy"] is not None]
@@ -69,6 +70,8 @@ def _of_study(name: str, storage: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"tune.warm_start = {name!r}: no run directory, and no study in {without_password(storage)} ({there})"
         ) from None
+    if study.get_trials(deepcopy=False, states=[TrialState.RUNNING, TrialState.WAITING]):
+        raise InputError(f"tune.warm_start = {name!r}: that study still runs, or was stopped: let it end first")
     return [
         {"accuracy": trial.value, "parameters": trial.params, "constraints": trial.constraints}
         for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])

@@ -35,6 +35,9 @@ def test_a_study_in_the_storage_is_found_by_its_name(tmp_path: Path) -> None:
     assert warm_parameters("near", storage, SPACE, 1) == [{"kd": best}]
     with pytest.raises(InputError, match="near"):
         warm_parameters("far", storage, SPACE, 1)
+    study.ask()
+    with pytest.raises(InputError, match="still runs"):
+        warm_parameters("near", storage, SPACE, 1)
 
 
 def test_what_cannot_warm_is_refused(tmp_path: Path) -> None:

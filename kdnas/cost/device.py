@@ -8,9 +8,6 @@ from kdnas.device import DeviceClass
 from kdnas.errors import InputError
 from kdnas.ops import Step
 
-COSTS = ("params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes")
-"""Every cost by name, in the order in which they are told."""
-
 
 def costs_of(device: DeviceClass) -> list[Cost]:
     """Every cost of a network on ``device``; ``energy_j`` where its file has the table ``[energy]``.

@@ -78,7 +78,7 @@ def load_table(path: str | Path) -> Table:
         InputError: It cannot be read, or as in ``parse_table``.
     """
     try:
-        return parse_table(Path(path).read_text(encoding="utf-8"), str(path))
+        return parse_table(Path(path).read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

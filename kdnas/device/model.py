@@ -276,7 +276,8 @@ class DeviceClass(_Table):
     def hash(self) -> str:
         """16 hex digits of all that acts on a result: name, numbers, the latency table's content; no words."""
         acts = {"name", "hardware", "share", "link", "codec", "energy", "latency_missing"}
-        table = Path(self.latency_table).read_text(encoding="utf-8") if self.latency_table else None
+        # What is no text is refused, by its name, when it is read as a table.
+        table = Path(self.latency_table).read_text(encoding="utf-8", errors="replace") if self.latency_table else None
         return hash_of(self.model_dump(mode="json", include=acts), table)
 
 

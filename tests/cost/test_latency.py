@@ -91,6 +91,13 @@ def test_faults_of_a_device_with_a_table(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(f"{HEADER}\nconv\n")
     with pytest.raises(InputError, match=r"table.csv: line 2: 1 values"):
         costs_of(load_device(device))
+    text = f"{HEADER}\nconv,1,1,1,1,1,1,1,2.0\n"
+    (tmp_path / "table.csv").write_bytes(text.encode("utf-16"))
+    load_device(device).hash  # noqa: B018 - a run asks for it first
+    with pytest.raises(InputError, match=r"table.csv: it is not a UTF-8 text file"):
+        costs_of(load_device(device))
+    (tmp_path / "table.csv").write_bytes(text.encode("utf-8-sig"))  # as spreadsheets write it
+    assert exact_costs([Step("a", op=Op("conv", 1, 1))], costs_of(load_device(device)))["latency_s"] == 2.0
     (tmp_path / "own.toml").write_text('latency_missing = "roofline"\n' + device_toml("wearable"))
     with pytest.raises(InputError, match="line 1: latency_missing needs latency_table"):
         load_device(tmp_path / "own.toml")

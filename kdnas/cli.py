@@ -130,6 +130,15 @@ def _print(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
 
+def _assigned(pairs: list[str] | None) -> dict[str, Any]:
+    """What --set sets, by keys that are settings: no other word may reach a function's own arguments."""
+    from kdnas.config import check_keys, parse_assignments
+
+    found = parse_assignments(pairs or [])
+    check_keys(found)
+    return found
+
+
 def _go(
     verb: str, given: Mapping[str, Any], config: Path | None, pairs: list[str] | None, out: Path | None,
     resume: Path | None, as_json: bool, **extra: Path | bool | None,
@@ -431,11 +440,10 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Measure a run's link on test data: every channel, SNR and length; --set takes settings of evaluate."""
-    from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
     given = {"evaluate.int8": True} if int8 else {}
-    api.evaluate(run, baselines=baselines, say=say, **{**parse_assignments(set_ or []), **given})
+    api.evaluate(run, baselines=baselines, say=say, **{**_assigned(set_), **given})
     _finish("evaluate", run, json_)
 
 
@@ -513,11 +521,11 @@ def cost(
     Text with --space is costed for images like those of --dataset, whose data are not read; for nas_bench_201 the
     parameters and multiply-accumulates that the benchmark lists are printed too.
     """
-    from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
-    named = {key: value for key, value in (("space", space), ("dataset", dataset)) if value is not None}
-    found = api.cost(architecture, device or "wearable", plan=plan, **{**parse_assignments(set_ or []), **named})
+    named = {"device": device, "space": space, "dataset": dataset}
+    given = _assigned(set_) | {key: value for key, value in named.items() if value is not None}
+    found = api.cost(architecture, plan=plan, **given)
     if json_:
         _print(found)
         return
@@ -680,13 +688,13 @@ def tailor(
 ) -> None:  # fmt: skip
     """Dynamic distillation: a model for every device of a fleet, within its time, energy and budget of knowledge."""
     global _last_run
-    from kdnas.config import load_config, parse_assignments
+    from kdnas.config import load_config
     from kdnas.pipeline import api
 
     named = {
         "tailor.fleet": fleet, "dataset": dataset, "space": space, "teacher": teacher, "preset": preset, "seed": seed,
     }  # fmt: skip
-    layers = {**(load_config(config) if config else {}), **parse_assignments(set_ or [])}
+    layers = {**(load_config(config) if config else {}), **_assigned(set_)}
     layers |= {key: value for key, value in named.items() if value is not None}
     files = {}
     for pair in architecture or []:
@@ -764,7 +772,7 @@ def device_measure(
     out: Annotated[Path, typer.Option("--out", help="CSV file to write.")] = Path("latency.csv"),
     space: SpaceName = None,
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or int8.")] = "fp32",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of ONNX Runtime.")] = 1,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of ONNX Runtime (1).")] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 300,
     device: Device = None,
     dataset: DatasetName = None,
@@ -773,12 +781,11 @@ def device_measure(
     json_: Json = False,
 ) -> None:
     """Measure a space's operations on this machine: a latency_table for a device file (needs kdnas[export])."""
-    from kdnas.config import parse_assignments
     from kdnas.pipeline import api
 
-    named = {key: value for key, value in (("space", space), ("dataset", dataset), ("seed", seed)) if value is not None}
-    given = {**parse_assignments(set_ or []), **named}
-    about = api.measure(out, device or "wearable", dtype, networks, threads, say=say, **given)
+    named = {"device": device, "space": space, "dataset": dataset, "threads": threads, "seed": seed}
+    given = _assigned(set_) | {key: value for key, value in named.items() if value is not None}
+    about = api.measure(out, dtype=dtype, networks=networks, say=say, **given)
     if json_:
         _print(about)
         return

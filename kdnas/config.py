@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 BASELINES = ("deep-jscc", "adjscc", "rkd-sc", "codebook", "digital-features", "digital-image", "capacity")
 COSTS = ("params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes")
+"""Every cost of a network by name, in the order in which they are told."""
 
 
 class Section(BaseModel):
@@ -516,6 +517,21 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid TOML: {error}") from None
 
 
+def check_keys(names: Iterable[str]) -> None:
+    """Refuse a (dotted) key that is no setting, nor one entry of a table that is.
+
+    Raises:
+        InputError: With the nearest key that is known.
+    """
+    keys = known_keys()
+    for key in names:
+        if key not in keys and ".".join(key.split(".")[:2]) not in keys:
+            near = get_close_matches(key, keys, 1, 0.5)
+            raise InputError(
+                f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `kdnas show settings`")
+            )
+
+
 def make_settings(*layers: Mapping[str, Any]) -> Settings:
     """Settings from layers of (dotted) keys, later ones winning; the preset they name lies under all of them.
 
@@ -531,14 +547,10 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     preset = given.get("preset", Settings.model_fields["preset"].default)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+    check_keys(given)
     keys = known_keys()
     nested: dict[str, Any] = {}
     for key, value in ({**PRESETS[preset], **given}).items():
-        if key not in keys and f"{'.'.join(key.split('.')[:2])}" not in keys:
-            near = get_close_matches(key, keys, 1, 0.5)
-            raise InputError(
-                f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see `kdnas show settings`")
-            )
         section, *rest = key.split(".", 2)
         if len(rest) == 2:  # one entry of a table: the others stay
             whole = f"{section}.{rest[0]}"

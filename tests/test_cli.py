@@ -31,6 +31,12 @@ BAD = {
     "no run to evaluate": (["evaluate", "nowhere"], "run.json"),
     "nothing to plot": (["plot", "nowhere.json"], "nowhere.json"),
     "unknown architecture": (["cost", "nobody"], "nobody"),
+    "a cost of other data": (["cost", "mcu-fashion-mini", "--dataset", "cifar10"], "'dataset' does not act"),
+    "a cost of training": (["cost", "mcu-fashion-mini", "--set", "distill.epochs=3"], "'distill.epochs' does not act"),
+    "an argument as a setting": (["cost", "mcu-fashion-mini", "--set", "plan=true"], "unknown setting 'plan'"),
+    "a path as a setting": (["evaluate", "nowhere", "--set", "run=there"], "unknown setting 'run'"),
+    "a directory as a setting": (["tailor", "--set", "out=there"], "unknown setting 'out'"),
+    "a measurement of a preset": (["device", "measure", "--set", "preset=smoke"], "'preset' does not act"),
     "unknown list": (["list", "colours"], "devices"),
     "export of nothing": (["export", "nowhere", "--to-zoo"], "nowhere"),
     "ONNX of nothing": (["export", "nowhere", "--format", "onnx"], "nowhere"),
@@ -141,6 +147,13 @@ def test_cost_tells_every_cost_who_holds_the_peak_and_the_least_there_is() -> No
     sent = next(row for row in found["layers"] if row["name"] == "channel.send")
     assert sent["energy_j"] == pytest.approx(64 / 62.5e3 * 0.04, rel=1e-12)
     assert sum(row["energy_j"] for row in found["layers"]) == pytest.approx(found["transmitter"]["energy_j"], rel=1e-9)
+
+
+def test_a_device_is_set_like_any_setting() -> None:
+    for asked in (["--set", "device=phone"], ["--device", "phone"], ["--device", "phone", "--set", "device=mcu"]):
+        assert (
+            json.loads(runner.invoke(app, ["cost", "mcu-fashion-mini", "--json", *asked]).stdout)["device"] == "phone"
+        )
 
 
 @pytest.mark.parametrize("name", ["mcu-256kB", "mcu-512kB", "wearable", "phone", "gateway"])

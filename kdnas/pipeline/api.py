@@ -559,12 +559,14 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
         benchmark that lists them.
 
     Raises:
-        InputError: An unknown device, or no such architecture.
+        InputError: An unknown device, no such architecture, or a setting that costs do not depend on.
     """
     from kdnas.codec import CAT, channel_encoder_steps
     from kdnas.cost import costs_of, exact_costs, layer_table
     from kdnas.zoo import resolve
 
+    written = ("space", "dataset", "data.channels", "data.image_size", "spaces") if "space" in settings else ()
+    _check_acts(settings, ("codec", *written), "costs" + ("" if written else " without a space, which goes with text"))
     resolved = make_settings({"device": device, **settings})
     if "space" in settings:
         found = _written(str(architecture), resolved)
@@ -642,6 +644,8 @@ def measure(
         raise InputError(f"dtype is fp32 or int8, not {dtype!r}")
     if networks < measuring.LEAST:
         raise InputError(f"networks is {networks}: measure at least {measuring.LEAST}")
+    acting = ("space", "dataset", "data.channels", "data.image_size", "spaces", "codec", "seed")
+    _check_acts(settings, acting, "a table of latencies")
     resolved = make_settings({"device": device, **settings})
     target = load_device(device)
     size = {name: getattr(resolved.codec, name) or getattr(target.codec, name) for name in ("tokens", "width", "depth")}
@@ -652,6 +656,13 @@ def measure(
     )
     save_table(Path(out), table, measuring.comments(space, target, dtype, threads, about))
     return {"out": str(out), **about}
+
+
+def _check_acts(settings: Mapping[str, Any], acting: Sequence[str], on: str) -> None:
+    """Refuse a setting, or section of settings, that is not among those acting."""
+    for key in settings:
+        if key not in acting and not key.startswith(tuple(f"{name}." for name in acting)):
+            raise InputError(f"{key!r} does not act on {on}: leave it out")
 
 
 # (channels, side) of the images of the data sets that need no folder.

@@ -39,7 +39,7 @@ from kdnas.evaluate.digital import (
     answers_of_images,
     code_images,
 )
-from kdnas.export import load_link
+from kdnas.export import load_link, load_weights
 from kdnas.link import Link
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.stages import clean_stage, save
@@ -76,11 +76,14 @@ class Baselines:
         self.symbols = context.device.link.symbols
         self.channels = list(context.settings.evaluate.channels or context.device.link.channels)
 
-    def network(self) -> nn.Module:
-        """A fresh encoder, with the same first weights each time."""
+    def network(self, teacher: bool = True) -> nn.Module:
+        """A fresh encoder with our first weights; without a teacher drawn ones, though ours be inherited."""
         space = self.architecture.make_space()
         with seeded(self.context.settings.seed, "encoder"):
-            return space.network(self.architecture.choices)
+            network = space.network(self.architecture.choices)
+        if teacher and self.context.settings.distill.init == "inherited":
+            load_weights(network, self.context.path / "inherited.safetensors")
+        return network
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse what cannot be done before anything is trained.
@@ -142,7 +145,7 @@ class Baselines:
         d, loss = s.distill, s.loss
         with seeded(s.seed, "codec"):
             codec = fit_codec(CODECS[name], context.codec(), s.spaces.feature_dim, self.symbols)
-        network = self.network()
+        network = self.network(teacher=name != "deep-jscc")
         if name == "deep-jscc":
             # All steps in one stage, as many images, and the encoder learns at the rate of stage 1.
             epochs = d.epochs + d.link_epochs

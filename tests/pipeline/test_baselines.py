@@ -5,12 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import kdnas
-from kdnas.config import BASELINES
+from kdnas.config import BASELINES, make_settings
 from kdnas.errors import InputError
 from kdnas.evaluate import validate_results
-from kdnas.pipeline.baselines import NEED_SIONNA
+from kdnas.pipeline.baselines import NEED_SIONNA, Baselines
+from kdnas.pipeline.context import Context
+from kdnas.pipeline.stages import architecture_of
+from kdnas.run.directory import RunDirectory
+from kdnas.run.tensors import read_tensors
 
 
 def results_of(run: Path) -> dict:
@@ -51,6 +56,21 @@ def test_baselines_are_trained_once_kept_reported_and_drawn(smoke_run: Path, tmp
     kdnas.api.evaluate(run, baselines=["adjscc"], **{"evaluate.snrs_db": [5.0]})
     assert set(results_of(run)["baselines"]) == {"adjscc"}
     assert (run / "baselines" / "adjscc" / "link.safetensors").stat().st_mtime_ns == weights
+
+
+def test_baselines_with_a_teacher_begin_as_ours_does(smoke_run: Path) -> None:
+    run = RunDirectory.open(smoke_run)
+    inherited = read_tensors(smoke_run / "inherited.safetensors")
+    drawn = {}
+    for init in ("scratch", "inherited"):
+        context = Context(make_settings(run.settings, {"distill.init": init}), run, progress=False)
+        baselines = Baselines(context, architecture_of(context), smoke_run / "baselines")
+        drawn[init] = baselines.network(teacher=False).state_dict()
+        first = baselines.network().state_dict()
+        for name, value in first.items():
+            assert torch.equal(value, inherited[name] if init == "inherited" else drawn[init][name])
+    assert all(torch.equal(value, drawn["inherited"][name]) for name, value in drawn["scratch"].items())
+    assert any(not torch.equal(value, inherited[name]) for name, value in drawn["scratch"].items())
 
 
 def test_unknown_baselines_and_missing_extras_are_refused_first(

@@ -99,9 +99,9 @@ class Objective:
                     noise = ImageNoise(self.ids.to(features.device), draw, self.seed)
                     at = constant_conditions(count, snr_db + float(gain_db), name, symbols.shape[1], features.device)
                     arrived = transmit(code, at, noise)
-                    snr = torch.pow(10.0, arrived.effective_snr_db / 10)[:, None]
-                    shrunk = torch.view_as_real(arrived.symbols).flatten(1)[:, :dims] * norm * snr / (1 + snr)
-                    found.append(shrunk * std + mean)
+                    snr = torch.pow(10.0, arrived.effective_snr_db / 10).view(count, -1, 1)  # (N, 1 or k, 1)
+                    shrunk = torch.view_as_real(arrived.symbols) * norm[..., None] * snr / (1 + snr)  # (N, k, 2)
+                    found.append(shrunk.flatten(1)[:, :dims] * std + mean)
         return found
 
     def _pixels(self, ids: Tensor, device: torch.device) -> Tensor:

@@ -61,14 +61,19 @@ def test_noise_costs_and_more_symbols_help() -> None:
     assert abs(values[3] - 1 / CLASSES) < 4 * math.sqrt(0.25 * 0.75 / 200)
 
 
-def test_what_arrives_is_the_linear_estimate_of_what_was_sent() -> None:
+@pytest.mark.parametrize("channel", ["awgn", "rayleigh", "rayleigh(fading=fast)"])
+@pytest.mark.parametrize("dims", [5, 6])
+def test_what_arrives_is_the_linear_estimate_of_what_was_sent(channel: str, dims: int) -> None:
     """Its squared error is 1 / (1 + SNR) of the variance: of standardised features, at the energy of k symbols."""
     snr_db, symbols = 3.0, 8
-    judge, _ = objective({"snr_db": (snr_db, snr_db), "channels": ("awgn",), "symbols": symbols}, count=8000, draws=1)
-    features = torch.randn(4000, 6, generator=torch.Generator().manual_seed(1)) * 3 + 2
-    snr = 10 ** (snr_db / 10) * symbols / 3  # three complex symbols carry the energy of eight
+    judge, _ = objective({"snr_db": (snr_db, snr_db), "channels": (channel,), "symbols": symbols}, count=8000, draws=1)
+    features = torch.randn(4000, dims, generator=torch.Generator().manual_seed(1)) * 3 + 2
+    # Three complex symbols carry the energy of eight; the sixth real number of five is nothing.
+    snr = 10 ** (snr_db / 10) * symbols / 3 * 6 / dims
+    gains = -((torch.arange(100_000) + 0.5) / 100_000).log() if channel != "awgn" else torch.ones(1)
+    expected = (1 / (1 + snr * gains)).mean().item()
     errors = [((got - features) / features.std(0)).square().mean().item() for got in judge.received(features)]
-    assert errors == pytest.approx([1 / (1 + snr)] * 3, rel=0.05)
+    assert errors == pytest.approx([expected] * 3, rel=0.08)
 
 
 def test_all_networks_meet_the_same_noise_and_modes_are_put_back() -> None:

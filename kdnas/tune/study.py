@@ -98,8 +98,9 @@ class Study:
                 study_name=self.name, storage=opened, direction="maximize", load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(self.settings.startup_trials, n_warmup_steps=1),
             )  # fmt: skip
+        begun = bool(study.get_trials(deepcopy=False))  # asked first: who begins says so before its first trial
         kept = study.user_attrs.get("kdnas")
-        if kept is None and not study.get_trials(deepcopy=False):
+        if kept is None and not begun:
             study.set_user_attr("kdnas", self.identity)
         elif kept != self.identity:
             raise InputError(

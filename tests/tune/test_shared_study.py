@@ -131,6 +131,25 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(
         open_storage(postgresql)
 
 
+def test_a_worker_that_opens_a_study_while_another_begins_it_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, attrs = str(tmp_path / "shared.db"), optuna.Study.user_attrs
+    first = study(storage, tmp_path)
+    first.study.set_user_attr("kdnas", None)
+
+    def meanwhile(one: optuna.Study) -> dict[str, Any]:
+        """The other one says what it begins, and begins, right after it was looked for."""
+        found = attrs.fget(one)  # type: ignore[attr-defined]
+        monkeypatch.undo()
+        first.study.set_user_attr("kdnas", first.identity)
+        first.slots.claim(lambda slot: {})
+        return dict(found)
+
+    monkeypatch.setattr(optuna.Study, "user_attrs", property(meanwhile))
+    assert study(storage, tmp_path).name == first.name
+
+
 @pytest.mark.parametrize(
     "password", ["s3", "s3/cret", "s3#cret", "s3?cret", "s3[cret", "s3:cret", "s3@cret", "s3{cret}"]
 )

@@ -11,6 +11,7 @@ from kdnas.evaluate.pareto import pareto_row
 from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import read_json, write_json
+from kdnas.run.process import configure_process
 
 Say = Callable[[str], None]
 RunOne = Callable[[Mapping[str, Any], Path | None, Path | None], Path]
@@ -41,12 +42,21 @@ def begin(path: Path, settings: Mapping[str, Any], devices: Sequence[str], seeds
     """Make the parent directory; the runs in it are made when it is their turn.
 
     Raises:
-        InputError: No seed, one twice, or a setting is wrong.
+        InputError: No seed, one twice, or a class that its run would refuse: told here, before the classes in front of
+            it are trained.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"the seeds are {list(seeds)}: give one or more, each once")
     devices = [str(Path(name).resolve()) if Path(name).suffix == ".toml" else name for name in devices]
-    first = make_settings(settings, {"device": devices[0], "seed": seeds[0]})  # refused before anything is written
+    first = make_settings(settings, {"device": devices[0], "seed": seeds[0]})
+    configure_process(first.threads)
+    from kdnas.pipeline.context import Context
+
+    for device in devices:
+        try:
+            Context(make_settings(settings, {"device": device, "seed": seeds[0]}), RunDirectory(path)).check()
+        except InputError as error:
+            raise InputError(f"{Path(device).stem}: {error}") from None
     RunDirectory.create(
         path, first.model_dump(mode="json"), {"classes": {"devices": devices, "seeds": list(seeds), "verb": verb}}
     )

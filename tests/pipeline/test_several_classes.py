@@ -96,6 +96,7 @@ def test_classes_and_seeds_are_run_reported_and_resumed(
         (["--seed", "1,1"], "--seed"),
         (["--seed", "-1"], "--seed"),
         (["--set", "seed=[]"], "seeds"),
+        (["--device", "gateway,mcu", "--set", "spaces.options.width=5"], "kdnas: mcu: no architecture fits"),
         (["--set", "seed=[1, 1]"], "seeds"),
         (["--device", "all", "--set", "search.epoch=3"], "search.epochs"),
         (["--device", "all", "--architecture", "own.json"], "one device class"),

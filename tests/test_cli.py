@@ -13,6 +13,7 @@ from kdnas.cli import app
 
 runner = CliRunner()
 
+ZOO = files("kdnas") / "zoo"
 BAD = {
     "unknown key": (["run", "--set", "search.epoch=3"], "search.epochs"),
     "wrong type": (["run", "--set", "search.epochs=many"], "search.epochs"),
@@ -44,6 +45,17 @@ BAD = {
     "ONNX into the package": (["export", "mcu-fashion-mini", "--format", "onnx"], "--out"),
     "unknown format": (["export", "mcu-fashion-mini", "--format", "tflite"], "torch, onnx"),
     "too few networks to measure": (["device", "measure", "--networks", "3"], "at least 10"),
+    "a table in a directory's place": (["device", "measure", "--out", "."], "name the CSV file"),
+    "two names of one class": (
+        [
+            "tailor",
+            "--architecture",
+            f"mcu={ZOO}/mcu-fashion-mini",
+            "--architecture",
+            f"mcu-256kB={ZOO}/mcu-fashion-mini",
+        ],
+        "another name",
+    ),
     "unknown data type": (["device", "measure", "--dtype", "fp16"], "int8"),
     "superclasses elsewhere": (["run", "--preset", "smoke", "--set", "loss.superclass=1"], "kdnas tailor"),
     "agreement with no stage": (

@@ -642,6 +642,8 @@ def measure(
 
     if dtype not in ("fp32", "int8"):
         raise InputError(f"dtype is fp32 or int8, not {dtype!r}")
+    if Path(out).is_dir():
+        raise InputError(f"{out} is a directory: name the CSV file to write")
     if networks < measuring.LEAST:
         raise InputError(f"networks is {networks}: measure at least {measuring.LEAST}")
     acting = ("space", "dataset", "data.channels", "data.image_size", "spaces", "codec", "seed")

@@ -320,14 +320,16 @@ def begin(
     settings = make_settings(base, given)
     fleet = load_fleet(settings.tailor.fleet)
     served = {class_of(device.device_class): device.device_class for device in fleet.device}
-    files = {served.get(class_of(name), name): path for name, path in files.items()}  # by the fleet's own names
+    loaded: dict[str, Architecture] = {}
     for name, path in files.items():
-        if name not in served.values():
+        own = served.get(class_of(name))  # by the fleet's own name
+        if own is None:
             raise InputError(
                 f"the fleet has no device of class {name!r}, for which there is an architecture: see --fleet"
             )
-        files[name] = path / "architecture.json" if path.is_dir() else path
-    loaded = {name: Architecture.load(path) for name, path in files.items()}
+        if own in loaded:
+            raise InputError(f"{name} is another name of a class that has its architecture: leave one out")
+        loaded[own] = Architecture.load(path / "architecture.json" if path.is_dir() else path)
     stem = Path(settings.tailor.fleet).stem
     place = out or default_directory(settings, stem)
     directory = RunDirectory.create(

@@ -553,7 +553,8 @@ def cost(
             "peak" if row["peak"] else "",
         )  # fmt: skip
     console.print(table)
-    peaks = ", ".join(row["name"] for row in found["layers"] if row["peak"])
+    names = [row["name"] for row in found["layers"] if row["peak"]]
+    peaks = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     typer.echo(f"the peak of activation memory, {found['transmitter']['sram_bytes']:,} B, is held by {peaks}")
     if plan:
         least, at = found["planned_sram_bytes"], found["planned_peak"]

@@ -220,6 +220,7 @@ def test_the_command_line_costs_a_string_and_says_what_the_benchmark_lists() -> 
     assert found["encoder"]["macs"] == 184730250 - 10 + 64 * (64 - 10)
     code, out, _ = cost(BEST, "--space", "nas_bench_201", "--dataset", "cifar10")
     assert code == 0 and "1,288,506 parameters, 184,730,250 multiply-accumulates" in out
+    assert "is held by stage0.cell0.edge_0_1.conv, " in out and "edge_1_3.conv and 21 more" in out
     grey = json.loads(cost(BEST, "--space", "nas_bench_201", "--json")[1])  # fashion-mini: 28 pixels, grey
     assert grey["published_macs"] == 184730250 and grey["encoder"]["macs"] < found["encoder"]["macs"]
 

@@ -64,11 +64,14 @@ class Slots:
             trial = self.study.ask()  # takes one that waits, perhaps another worker's: the slot is in the trial
             slot = trial.user_attrs.get("slot")
             holder = self.holders().get(slot) if slot is not None else None
-            if holder is not None and holder.number == trial.number:
-                if self.worker is not None:
-                    trial.set_user_attr("worker", self.worker)
-                return trial
-            trial.set_user_attr("withdrawn", True)
+            try:
+                if holder is not None and holder.number == trial.number:
+                    if self.worker is not None:
+                        trial.set_user_attr("worker", self.worker)
+                    return trial
+                trial.set_user_attr("withdrawn", True)
+            except UpdateFinishedTrialError:  # this process stood still for so long that it was held for dead
+                continue
             self.tell(trial, state=TrialState.FAIL)
 
     def tell(self, trial: optuna.Trial, value: float | None = None, state: TrialState | None = None) -> bool:

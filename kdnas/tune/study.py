@@ -147,9 +147,9 @@ class Study:
 
     def _given(self, slot: int) -> dict[str, float]:
         """A trial whose worker died is tried again with its parameters, where it had got them all."""
-        dead = self.slots.deaths(slot)
-        if dead and set(dead[-1].params) == set(self.space()):
-            return dead[-1].params
+        for dead in reversed(self.slots.deaths(slot)):
+            if set(dead.params) == set(self.space()):
+                return dead.params
         return self.warm[slot] if slot < len(self.warm) else {}
 
     def space(self) -> dict[str, tuple[float, float]]:

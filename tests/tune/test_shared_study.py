@@ -100,6 +100,18 @@ def test_the_trial_of_a_killed_worker_is_retried_by_another(storage: str, tmp_pa
         assert again.params == victim.params and again.user_attrs["slot"] == victim.user_attrs["slot"]
 
 
+def test_the_parameters_of_a_trial_outlive_a_retry_that_dies_early(tmp_path: Path) -> None:
+    shared = study(str(tmp_path / "shared.db"), tmp_path)
+    trial = shared.slots.claim(shared._given)
+    assert trial is not None
+    first = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in shared.space().items()}
+    shared.slots.tell(trial, state=TrialState.FAIL)
+    again = shared.slots.claim(shared._given)  # it dies before it has asked for the parameters that it was given
+    assert again is not None and again.user_attrs["slot"] == trial.user_attrs["slot"] and again.params == {}
+    shared.slots.tell(again, state=TrialState.FAIL)
+    assert shared._given(0) == first != {}
+
+
 def test_what_defines_a_study_keeps_others_apart(tmp_path: Path) -> None:
     storage = str(tmp_path / "shared.db")
     mine, other = study(storage, tmp_path), study(storage, tmp_path, settings="b")

@@ -45,6 +45,20 @@ def test_a_worker_that_is_late_withdraws_and_one_held_for_dead_does_not_count() 
     assert {slot: ended.value for slot, ended in first.ended().items()} == {0: 0.9}
 
 
+def test_one_held_for_dead_while_it_claims_claims_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, ask = in_memory(), optuna.Study.ask
+
+    def slow(own: optuna.Study) -> optuna.Trial:
+        monkeypatch.undo()
+        trial = ask(own)
+        own.tell(trial.number, state=TrialState.FAIL)
+        return trial
+
+    monkeypatch.setattr(optuna.Study, "ask", slow)
+    claimed = Slots(study, 1, heartbeat=60, worker="slow").claim(lambda slot: {})
+    assert claimed is not None and claimed.number == 1 and claimed.user_attrs == {"slot": 0, "worker": "slow"}
+
+
 def test_signs_of_life_keep_a_trial() -> None:
     slots, watch = (Slots(study, 2, heartbeat=0.05) for study in [in_memory()] * 2)
     alive, silent = slots.claim(lambda slot: {}), slots.claim(lambda slot: {})

@@ -47,7 +47,8 @@ class Tailoring:
     """
 
     def __init__(self, context: Context, fleet: Fleet, architectures: Mapping[str, Path], say: Say) -> None:
-        self.context, self.fleet, self.files, self.say = context, fleet, dict(architectures), say
+        self.context, self.fleet, self.say = context, fleet, say
+        self.files = {class_of(name): path for name, path in architectures.items()}
         self.settings = context.settings
         self.classes: dict[str, Context] = {}
         self.architectures: dict[str, Architecture] = {}
@@ -88,7 +89,7 @@ class Tailoring:
         return made
 
     def _architecture_of(self, context: Context) -> Architecture:
-        name = context.device.name
+        name = class_of(context.device.name)
         if name in self.files:
             return stages.architecture_of(context, self.files[name])
         flat = {label: np.zeros(len(values)) for label, values in context.tables.domains.items()}
@@ -319,11 +320,11 @@ def begin(
         files[name] = run / "architecture.json"
     settings = make_settings(base, given)
     fleet = load_fleet(settings.tailor.fleet)
-    served = {class_of(device.device_class): device.device_class for device in fleet.device}
+    served = {class_of(device.device_class) for device in fleet.device}
     loaded: dict[str, Architecture] = {}
     for name, path in files.items():
-        own = served.get(class_of(name))  # by the fleet's own name
-        if own is None:
+        own = class_of(name)
+        if own not in served:
             raise InputError(
                 f"the fleet has no device of class {name!r}, for which there is an architecture: see --fleet"
             )

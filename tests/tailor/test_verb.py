@@ -184,7 +184,7 @@ def test_a_run_ends_with_its_fleet_and_a_finished_run_can_be_tailored(tmp_path: 
         kdnas.api.run(out=tmp_path / "run", device="phone", **{**tiny, **fleet, "tailor.enabled": True})
     assert not (tmp_path / "run").exists()
     run = kdnas.api.run(
-        out=tmp_path / "run", device="mcu", architecture=tmp_path / "own.json",
+        out=tmp_path / "run", device="mcu-256kB", architecture=tmp_path / "own.json",
         **{**tiny, **fleet, "tailor.enabled": True},
     )  # fmt: skip
     assert [row["device"] for row in rows_of(run)] == ["near", "slow"]

@@ -14,7 +14,9 @@ from kdnas.errors import InputError
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-BASELINES = ("deep-jscc", "adjscc", "rkd-sc", "codebook", "digital-features", "digital-image", "capacity")
+BASELINES = (
+    "deep-jscc", "adjscc", "rkd-sc", "codebook", "digital-class", "digital-features", "digital-image", "capacity"
+)  # fmt: skip
 COSTS = ("params", "macs", "flash_bytes", "latency_s", "energy_j", "sram_bytes")
 """Every cost of a network by name, in the order in which they are told."""
 

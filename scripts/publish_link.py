@@ -10,6 +10,9 @@ the end, with the same noise. What is finished is kept in --work and not done ag
 code: begin another --work then. Processes with different data sets, seeds or systems may share --work, once --systems
 kdnas is finished for a data set and seed; the last command, with all of them, only collects the rows.
 
+A system that is new in the code is added to an old --work by the same command with --systems NAME: all that is finished
+there is read, not made again, and its rows are published with the new ones.
+
 digital-features and digital-image need Sionna (extra baselines), but neither the teacher nor a GPU once kdnas is
 finished: they may be left out with --systems on one machine and made on another, to which --work is copied.
 """

@@ -57,6 +57,13 @@ def test_systems_are_made_one_by_one_and_pair(
         assert row["difference_ci95"] > 0 and ours[point]["difference"] is None
         assert row["transmitter_params"] <= ours[point]["transmitter_params"]
     assert len({row["teacher_accuracy"] for row in rows}) == 1
+    # A system that is new is added to the place of the old ones, of which nothing is trained again.
+    monkeypatch.setattr("kdnas.distill.Distiller.clean", None)
+    monkeypatch.setattr("kdnas.distill.Distiller.through_link", None)
+    more = publish(script, monkeypatch, tmp_path, "digital-class")
+    assert [row for row in more if row["system"] != "digital-class"] == rows
+    classes = by_point(more, "digital-class")
+    assert classes.keys() == ours.keys() and all(row["difference"] is not None for row in classes.values())
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
-"""Digital systems: what the receiver tells of every image when bits are sent by LDPC and QAM, or at capacity.
+"""Digital systems: what the receiver tells of every image when bits go by LDPC and QAM or at capacity, or its class alone.
+
+Features and images are coded by 5G LDPC, which has no block of fewer than 12 information bits (``SHORTEST``). Where the
+symbols do not carry these, the answer falls to chance by construction, however little there is to tell: 64 symbols over
+AWGN below -8.6 dB, were the code as good as capacity allows. The class alone has no such limit.
 
 Answers are classes, -1 where nothing was received. Channels, noise and fading are those that the links meet
 (``ImageNoise``), so that answers pair by image and draw. Modulation and rate are chosen for each point on images that
@@ -7,7 +11,7 @@ training may see, by how often the answer is the one that would be given without
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +20,7 @@ from kdnas.channel import ImageNoise
 from kdnas.codec.image import NEVER, make_ladder
 from kdnas.codec.ldpc import MCS, SHORTEST, BlockCode, Mcs
 from kdnas.codec.quantise import Quantiser
+from kdnas.codec.simplex import SimplexCode
 from kdnas.evaluate.link import Point
 from kdnas.link import constant_conditions, transmit
 from kdnas.run.files import read_json, write_json
@@ -122,15 +127,48 @@ def answers_at_capacity(coded: Coded, points: Sequence[Point], draws: Draws) -> 
     return {point: coded.best(capacity_bits(point, draws)) for point in points}
 
 
-def send(code: BlockCode, bits: Tensor, point: Point, draws: Draws) -> Tensor:
-    """Send bits (N, draws, payload), a code word for each image and draw; what is decoded, of the same shape."""
-    flat, out = bits.flatten(0, 1), []
+class Code(Protocol):
+    """What sends a message in a word of ``symbols`` complex symbols."""
+
+    symbols: int
+
+    def encode(self, messages: Tensor, /) -> Tensor:
+        """Messages, bits (B, payload) or indices (B,), to symbols (B, symbols) complex64."""
+        ...
+
+    def decode(self, y: Tensor, snr_db: Tensor, /) -> Tensor:
+        """Equalised symbols (B, symbols), of SNR in dB (B,) or (B, symbols), to messages."""
+        ...
+
+
+def send(code: Code, messages: Tensor, point: Point, draws: Draws) -> Tensor:
+    """Send (N, draws, payload) or (N, draws), a word for each image and draw; what is decoded, of the same shape."""
+    flat, out = messages.flatten(0, 1), []
     for part in draws.parts():
         sent, noise = flat[part], draws.noise(part)
         at = constant_conditions(len(sent), point.snr_db, point.channel, code.symbols)
         got = transmit(code.encode(sent), at, noise)
         out.append(code.decode(got.symbols, got.effective_snr_db))
-    return torch.cat(out).view(bits.shape)
+    return torch.cat(out).view(messages.shape)
+
+
+def answers_of_classes(
+    code: SimplexCode, classes: Tensor, points: Sequence[Point], draws: Draws
+) -> dict[Point, Tensor]:
+    """Answers (N, draws) by point when the device classifies and sends the class alone: why not do that?
+
+    What it gives up: the transmitter must hold the classifier; the receiver gets no features, so neither another task
+    nor how sure the answer is; and what the link carries beyond a class is wasted: no SNR makes an answer better than
+    the device's own.
+
+    Args:
+        code: A word for each class, of as many symbols as the points'.
+        classes: (N,) int64, what the device takes the images for.
+        points: Where.
+        draws: Images and draws.
+    """
+    sent = classes[:, None].expand(-1, draws.each)
+    return {point: send(code, sent, point, draws) for point in points}
 
 
 def answers_of_features(

@@ -9,9 +9,15 @@ and are trained for that alone, where ours learns every length at once.
 ``codebook``          our stage 1; codeword indices sent by QPSK in our stage 2
 ``rkd-sc``            encoder distilled by features alone, then frozen; dense attention that never sees the SNR, squared
                       error to the teacher's features and cross-entropy 1:1, one SNR an epoch, rising
+``digital-class``     class by encoder and classifier of our stage 1, at the device; its index alone by a simplex code
 ``digital-features``  features of our stage 1, quantised, 5G LDPC and QAM, the classifier of stage 1
 ``digital-image``     the image by JPEG or WebP, 5G LDPC and QAM, the teacher at the receiver
 ``capacity``          the same without a code, at as many bits as capacity allows: a bound
+
+``digital-class`` gives up what a link of features has: its transmitter must hold the classifier, its receiver can do no
+other task and is not told how sure the answer is, and it cannot use what the link carries beyond a class.
+``digital-features`` cannot send fewer than 12 bits, the least of 5G LDPC: at very low SNR it falls to chance by
+construction.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +32,7 @@ from kdnas.codec import fit_codec
 from kdnas.codec.ldpc import sionna
 from kdnas.codec.quantise import Quantiser
 from kdnas.codec.registry import count
+from kdnas.codec.simplex import SimplexCode
 from kdnas.config import BASELINES
 from kdnas.errors import InputError
 from kdnas.evaluate import Point, evaluate_answers
@@ -35,6 +42,7 @@ from kdnas.evaluate.digital import (
     Coded,
     Draws,
     answers_at_capacity,
+    answers_of_classes,
     answers_of_features,
     answers_of_images,
     code_images,
@@ -89,13 +97,15 @@ class Baselines:
         """Refuse what cannot be done before anything is trained.
 
         Raises:
-            InputError: There is no baseline of a name, or it needs what is not installed.
+            InputError: There is no baseline of a name, it needs what is not installed, or more symbols than there are.
         """
         for name in names:
             if name not in BASELINES:
                 raise InputError(f"unknown baseline {name!r}: choose among {', '.join(BASELINES)}")
         if any(name in NEED_SIONNA and not self.is_kept(name) for name in names):
             sionna()
+        if "digital-class" in names:
+            self._class_code()
 
     def is_kept(self, name: str) -> bool:
         """Whether a system is finished, and was measured as the settings say."""
@@ -176,8 +186,11 @@ class Baselines:
         if name in CODECS:
             self.keep_link(name, self.link(name, lambda: self.train(name)))
             return
-        report: dict[str, Any]
-        if name == "digital-features":
+        report: dict[str, Any] = {}
+        if name == "digital-class":
+            answers, classifier_params = self._classes()
+            correct, params = self._right(answers, -1), count(self.network()) + classifier_params
+        elif name == "digital-features":
             quantiser, answers, choices = self._features()
             correct, params = self._right(answers, -1), count(self.network()) + quantiser.params
             report = {"chosen": [choice.row() for choice in choices]}
@@ -267,6 +280,20 @@ class Baselines:
         found = {"tuning": code_images(tuning, classify), "test": code_images(dataset.test_images, classify)}
         tensors = {f"{name}.{key}": value for name, coded in found.items() for key, value in coded._asdict().items()}
         return {**tensors, "truth": classify(tuning.float() / 255)}
+
+    def _class_code(self) -> SimplexCode:
+        return SimplexCode(len(self.context.dataset.classes), self.symbols)
+
+    def _classes(self) -> tuple[dict[Point, Tensor], int]:
+        """Answers, and the parameters of the classifier that the device holds."""
+        kept, s = self._inputs("features", self._make_features), self.context.settings
+        weight, bias = kept["classifier.weight"], kept["classifier.bias"]
+        draws = Draws(torch.arange(len(kept["test"])), s.evaluate.draws, s.seed)
+        answers = answers_of_classes(
+            self._class_code(), (kept["test"] @ weight.T + bias).argmax(1),
+            self._points(self.channels, [self.symbols]), draws,
+        )  # fmt: skip
+        return answers, weight.numel() + bias.numel()
 
     def _features(self) -> tuple[Quantiser, dict[Point, Tensor], list[Choice]]:
         kept, s = self._inputs("features", self._make_features), self.context.settings

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OURS = "kdnas"
+_BROWN = "#7A4A1E"  # the ninth system: the palette has eight colours
 # By system, those on top last: its name and its look.
 _LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "capacity": ("JPEG/WebP at capacity, no code", {"color": GREY, "linestyle": "-.", "marker": ""}),
     "digital-image": ("JPEG/WebP + LDPC + QAM", {"color": BLACK, "linestyle": "--", "marker": "X"}),
     "digital-features": ("quantised features + LDPC + QAM", {"color": SKY, "linestyle": "--", "marker": "P"}),
+    "digital-class": ("class at the device, simplex code", {"color": _BROWN, "linestyle": "--", "marker": "d"}),
     "codebook": ("codebook", {"color": PURPLE, "marker": "v"}),
     "rkd-sc": ("RKD-SC, conference", {"color": VERMILLION, "marker": "^"}),
     "adjscc": ("SNR attention (ADJSCC)", {"color": GREEN, "marker": "D"}),

@@ -13,7 +13,7 @@ from kdnas.errors import InputError
 from kdnas.evaluate import validate_results
 from kdnas.pipeline.baselines import NEED_SIONNA, Baselines
 from kdnas.pipeline.context import Context
-from kdnas.pipeline.stages import architecture_of
+from kdnas.pipeline.stages import architecture_of, clean_stage
 from kdnas.run.directory import RunDirectory
 from kdnas.run.tensors import read_tensors
 
@@ -37,7 +37,7 @@ def check(run: Path, names: list[str]) -> dict:
 def test_baselines_are_trained_once_kept_reported_and_drawn(smoke_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(smoke_run, run)
-    names = ["deep-jscc", "adjscc", "rkd-sc", "codebook"]
+    names = ["deep-jscc", "adjscc", "rkd-sc", "codebook", "digital-class"]
     kdnas.api.evaluate(run, baselines=names[:2])
     check(run, names[:2])
     link = kdnas.load(run / "baselines" / "adjscc")
@@ -73,6 +73,25 @@ def test_baselines_with_a_teacher_begin_as_ours_does(smoke_run: Path) -> None:
     assert any(not torch.equal(value, inherited[name]) for name, value in drawn["scratch"].items())
 
 
+def test_the_class_alone_arrives_as_stage_1_told_it(smoke_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(smoke_run, run)
+    kdnas.api.evaluate(run, baselines=["digital-class"])
+    (row,) = [
+        row for row in check(run, ["digital-class"])["curves"]
+        if (row["system"], row["channel"], row["snr_db"]) == ("digital-class", "awgn", 10.0)
+    ]  # fmt: skip
+    directory = RunDirectory.open(run)
+    context = Context(make_settings(directory.settings), directory, progress=False)
+    network = Baselines(context, architecture_of(context), run / "baselines").network()
+    classifier, _ = clean_stage(context, network, context.settings.loss, "kdnas")
+    with torch.no_grad():
+        told = classifier(network.eval()(context.dataset.test_images.float() / 255)).argmax(1)
+    assert row["accuracy"] == pytest.approx(float((told == context.dataset.test_labels).float().mean()))
+    report = json.loads((run / "baselines/digital-class/report.json").read_text())
+    assert report["transmitter_params"] == sum(p.numel() for p in [*network.parameters(), *classifier.parameters()])
+
+
 def test_unknown_baselines_and_missing_extras_are_refused_first(
     smoke_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +105,12 @@ def test_unknown_baselines_and_missing_extras_are_refused_first(
         with pytest.raises(InputError, match=r"kdnas\[baselines\]"):
             kdnas.api.evaluate(smoke_run, baselines=["deep-jscc", name])
     assert not (smoke_run / "baselines" / "deep-jscc").exists()
+    directory = RunDirectory.open(smoke_run)
+    context = Context(make_settings(directory.settings), directory, progress=False)
+    others = Baselines(context, architecture_of(context), smoke_run / "baselines")
+    others.symbols = 4
+    with pytest.raises(InputError, match=r"4 symbols tells 2 to 8 classes apart, not 10"):
+        others.check(["digital-class"])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Digital systems: what the receiver tells of every image when bits go by LDPC and QAM or at capacity, or its class alone.
+"""Digital systems: what the receiver tells of every image from bits by LDPC and QAM or at capacity, or a class alone.
 
 Features and images are coded by 5G LDPC, which has no block of fewer than 12 information bits (``SHORTEST``). Where the
 symbols do not carry these, the answer falls to chance by construction, however little there is to tell: 64 symbols over

@@ -294,6 +294,9 @@ class Codec(Section):
     constellation: Literal["none", "qpsk", "16qam", "64qam", "256qam"] = Field(
         "none", description="send only points of this constellation"
     )
+    posterior: bool = Field(
+        False, description="the channel encoder reads the posterior of a classifier of its own, beside the features"
+    )
 
 
 class Evaluate(Section):

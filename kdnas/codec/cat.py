@@ -85,6 +85,8 @@ class ChannelEncoder(nn.Module):
             token i mod T, so that a short prefix has a part of every token.
         constellation: ``none``, or of which points the symbols are (``codec.constellation``); a sample's power is then
             at most 1.
+        classes: Of a classifier in the transmitter, whose posterior goes along with the features: at low SNR the class
+            is all that arrives, and a few tokens decide badly what it is. None: features alone.
 
     Raises:
         InputError: A size is below 1, ``heads`` does not divide ``width``, or an order or constellation is unknown.
@@ -102,6 +104,7 @@ class ChannelEncoder(nn.Module):
         expansion: int = 2,
         order: str = "blocks",
         constellation: str = "none",
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = _config(locals())
@@ -109,11 +112,17 @@ class ChannelEncoder(nn.Module):
             raise InputError(f"no order {order!r} of symbols: choose one of {', '.join(ORDERS)}")
         self.symbols, self.tokens, self.per_token = symbols, tokens, -(-symbols // tokens)
         self.order, self.constellation = order, check_constellation(constellation)
-        self.embed = nn.Linear(feature_dim, tokens * width)
+        self.classifier = nn.Linear(feature_dim, classes) if classes else None
+        self.embed = nn.Linear(feature_dim + (classes or 0), tokens * width)
         self.condition = Condition(1, symbols, condition)
         self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
         self.head = nn.Linear(width, 2 * self.per_token)
         self.gain = nn.Linear(condition, symbols)
+
+    def start_from(self, classifier: nn.Module) -> None:
+        """Begin with the weights of a linear ``classifier`` (B, D) to (B, classes), where this half has one."""
+        if self.classifier is not None:
+            self.classifier.load_state_dict(classifier.state_dict())
 
     def forward(self, z: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Encode.
@@ -128,6 +137,8 @@ class ChannelEncoder(nn.Module):
             constellation its points, and mean |x|^2 at most 1.
         """
         condition = self.condition(length, snr_db)
+        if self.classifier is not None:
+            z = torch.cat([z, self.classifier(z).softmax(1)], 1)  # (B, D + classes)
         tokens = self.embed(z).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)

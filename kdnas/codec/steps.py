@@ -14,12 +14,14 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
     held beside it. The last step is the radio's: it sends all symbols, and computes nothing.
     """
     tokens, width, condition = config["tokens"], config["width"], config["condition"]
+    features, classes = config["feature_dim"], config.get("classes") or 0
     per_token = -(-config["symbols"] // tokens)
     kept = tokens * width + condition
     steps = [
-        linear_step("channel.condition.0", 4, condition, held_bytes=config["feature_dim"]),
-        linear_step("channel.condition.1", condition, condition, held_bytes=config["feature_dim"]),
-        linear_step("channel.embed", config["feature_dim"], tokens * width, held_bytes=condition),
+        linear_step("channel.condition.0", 4, condition, held_bytes=features),
+        linear_step("channel.condition.1", condition, condition, held_bytes=features),
+        *([linear_step("channel.classifier", features, classes, held_bytes=condition)] if classes else []),
+        linear_step("channel.embed", features + classes, tokens * width, held_bytes=condition),
     ]
     for index in range(config["depth"]):
         name = f"channel.block{index}"

@@ -116,6 +116,8 @@ class Distiller:
             The link, in evaluation mode.
         """
         s = self.settings
+        if isinstance(codec, CAT):
+            codec.encoder.start_from(classifier)
         link = Link(encoder, codec.encoder, codec.decoder, classifier)
         rate = s.link_learning_rate
         rates = [(m, rate) for m in (codec, classifier, knowledge)] + [(encoder, rate * s.encoder_rate)]

@@ -549,8 +549,8 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
             the notation of that space.
         device: Device class, or a TOML file.
         plan: Find the order of execution in which the encoder holds the fewest bytes too (a few seconds for cells).
-        settings: ``codec.*`` may be given; with text, ``space`` must be, and ``dataset``, ``data.channels``,
-            ``data.image_size`` and ``spaces.*`` may.
+        settings: ``codec.tokens``, ``codec.width`` and ``codec.depth`` may be given; with text, ``space`` must be, and
+            ``dataset``, ``data.channels``, ``data.image_size`` and ``spaces.*`` may.
 
     Returns:
         ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; ``layers``: each step's
@@ -566,7 +566,8 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
     from kdnas.zoo import resolve
 
     written = ("space", "dataset", "data.channels", "data.image_size", "spaces") if "space" in settings else ()
-    _check_acts(settings, ("codec", *written), "costs" + ("" if written else " without a space, which goes with text"))
+    sizes = ("codec.tokens", "codec.width", "codec.depth")
+    _check_acts(settings, (*sizes, *written), "costs" + ("" if written else " without a space, which goes with text"))
     resolved = make_settings({"device": device, **settings})
     if "space" in settings:
         found = _written(str(architecture), resolved)

@@ -185,3 +185,22 @@ def test_a_decoder_told_the_snr_of_each_symbol_trusts_each_by_its_own():
     assert torch.allclose(decoder(changed, snr, length, each), decoder(y, snr, length, each), atol=1e-5)
     changed[:, 1] += 3
     assert not torch.allclose(decoder(changed, snr, length, each), decoder(y, snr, length, each), atol=1e-3)
+
+
+def test_a_posterior_goes_along_with_the_features_and_begins_as_the_classifier_that_is_given():
+    made = CAT(D, K, encoder={"tokens": 4, "classes": 3})
+    classifier = torch.nn.Linear(D, 3)
+    made.encoder.start_from(classifier)
+    z, snr, length = inputs()
+    seen = []
+    made.encoder.embed.register_forward_pre_hook(lambda _, given_: seen.append(given_[0]))
+    code = made.encoder(z, snr, length)
+    assert torch.equal(seen[0], torch.cat([z, classifier(z).softmax(1)], 1))
+    torch.testing.assert_close(code.abs().square().sum(1), length.float())
+    (made.decoder(code, snr, length) * torch.arange(D)).sum().backward()
+    assert made.encoder.classifier.weight.grad.abs().sum() > 0
+    assert json.loads(json.dumps(made.config))["encoder"]["classes"] == 3
+    plain = CAT(D, K, encoder={"tokens": 4})
+    before = {name: value.clone() for name, value in plain.encoder.state_dict().items()}
+    plain.encoder.start_from(classifier)
+    assert plain.encoder.classifier is None and plain.encoder.state_dict().keys() == before.keys()

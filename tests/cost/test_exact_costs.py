@@ -91,6 +91,7 @@ def test_the_table_of_layers_adds_up_and_marks_the_peak() -> None:
         (64, 64, {}),
         (16, 10, {"tokens": 4, "width": 12, "heads": 3, "depth": 2, "condition": 6, "expansion": 3}),
         (5, 3, {"tokens": 2, "width": 4, "depth": 1, "heads": 1}),
+        (64, 64, {"classes": 10}),
     ],
 )
 def test_the_channel_encoder_costs_what_is_counted(dim: int, symbols: int, sizes: dict) -> None:

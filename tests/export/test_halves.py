@@ -96,7 +96,9 @@ def test_every_codec_can_be_exported(codec: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"order": "interleaved", "tokens": 5}, {"constellation": "16qam"}])
+@pytest.mark.parametrize(
+    "settings", [{"order": "interleaved", "tokens": 5}, {"constellation": "16qam"}, {"classes": 3}]
+)
 def test_every_setting_of_cat_can_be_exported(settings: dict, tmp_path: Path) -> None:
     _, link = make_link("mobile", 0)
     codec = CAT(16, 12, encoder=settings).eval()

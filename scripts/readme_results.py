@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from kdnas.evaluate.statistics import rank_correlation
+
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- results: made by scripts/readme_results.py from runs/published/{} -->"
 END = "<!-- end of results -->"
@@ -581,7 +583,7 @@ def latency(document: dict) -> str:
     for (space, dtype), own in groups(document["rows"], "space", "dtype").items():
         errors = [abs(row["predicted_s"] / row["measured_s"] - 1) for row in own]
         both = [[row[key] for row in own] for key in ("predicted_s", "measured_s")]
-        ranks = statistics.correlation(both[0], both[1], method="ranked")
+        ranks = rank_correlation(both[0], both[1]) or 0.0
         measured = [1e6 * row["measured_s"] for row in own]
         lines.append(
             [f"`{space}`", dtype, str(len(own)), f"{min(measured):.0f} to {max(measured):.0f}",

@@ -378,3 +378,11 @@ def test_readme_workers_tells_of_the_kill(readme: Readme) -> None:
     assert readme.section("workers.json")[2:] == ["| 1 | 3 | 100 | 100 |", "| 2 | 3 | 150 | 75 |"]
     text = " ".join((readme.path.parent / "README.md").read_text().split())
     assert "trial 3 was retried by host:78; all 3 trials ended once, the same as without the kill" in text
+
+
+def test_results_latency(readme: Readme) -> None:
+    row = {"space": "mobile", "dtype": "fp32"}
+    times = [(10e-6, 10e-6), (22e-6, 20e-6), (27e-6, 30e-6)]
+    readme.publish("latency.json", [{**row, "predicted_s": p, "measured_s": m} for p, m in times])
+    readme()
+    assert readme.section("latency.json")[2:] == ["| `mobile` | fp32 | 3 | 10 to 30 | 10.0 | 10.0 | 1.000 |"]

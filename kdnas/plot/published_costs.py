@@ -46,7 +46,8 @@ def latency_figure(rows: Sequence[Row]) -> "Figure":
             ax.set_xlabel("measured (µs)")
         axes[0].set_ylabel("sum over the table's operations (µs)")
         axes[0].legend(loc="upper left", fontsize=8.5)
-        parts = [only(rows, "space", "space {}"), f"{len(rows)} networks that the fit has not seen"]
+        networks = len({row["network"] for row in rows})
+        parts = [only(rows, "space", "space {}"), f"{networks} networks that the fit has not seen"]
         heading(figure, "Latency: model against measurement", "; ".join(filter(None, parts)))
     return figure
 

@@ -209,8 +209,8 @@ class ChannelDecoder(nn.Module):
 
 
 def _config(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments as a plain dict (JSON), checked."""
-    config = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+    """The constructor's arguments as a plain dict (JSON), checked; what is None is left out."""
+    config = {name: v for name, v in arguments.items() if name not in ("self", "__class__") and v is not None}
     for name, value in config.items():
         if isinstance(value, int) and value < 1:
             raise InputError(f"the codec's {name} is {value}: give at least 1")

@@ -27,7 +27,7 @@ def pixels(batch: int, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:
     return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(batch))
 
 
-def compare(link: Link, out: Path, shape: tuple[int, int, int], batches: tuple[int, ...]) -> None:
+def check_halves(link: Link, out: Path, shape: tuple[int, int, int], batches: tuple[int, ...]) -> None:
     """Every length through both halves in ONNX Runtime against the link itself."""
     encoder, transmitter, receiver = (onnx_session(out / name) for name in HALVES)
     for batch in batches:
@@ -57,7 +57,7 @@ def compare(link: Link, out: Path, shape: tuple[int, int, int], batches: tuple[i
 
 
 def test_the_halves_in_onnx_runtime_are_those_of_torch_at_every_length(saved: Saved, exported: Path) -> None:
-    compare(saved[1], exported, (1, 28, 28), (1, 4))
+    check_halves(saved[1], exported, (1, 28, 28), (1, 4))
 
 
 def test_the_power_is_1_over_what_is_sent(saved: Saved, exported: Path) -> None:
@@ -92,7 +92,7 @@ def test_every_codec_can_be_exported(codec: str, tmp_path: Path) -> None:
     _, link = make_link("mobile", 0, codec)
     for name in HALVES:
         (tmp_path / name).write_bytes(half_onnx(link, name, (1, 28, 28)))
-    compare(link, tmp_path, (1, 28, 28), (1, 3))
+    check_halves(link, tmp_path, (1, 28, 28), (1, 3))
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_every_setting_of_cat_can_be_exported(settings: dict, tmp_path: Path) ->
     link.channel_encoder, link.channel_decoder = codec.encoder, codec.decoder
     for name in HALVES:
         (tmp_path / name).write_bytes(half_onnx(link, name, (1, 28, 28)))
-    compare(link, tmp_path, (1, 28, 28), (1, 3))
+    check_halves(link, tmp_path, (1, 28, 28), (1, 3))
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_the_published_links_can_be_exported(name: str, tmp_path: Path) -> None:
     api.export(name, out=tmp_path, format="onnx")
     link = load_link(zoo.resolve(name))
     options = Architecture.load(zoo.resolve(name) / "architecture.json").options
-    compare(link, tmp_path, (options["in_channels"], options["image_size"], options["image_size"]), (1, 3))
+    check_halves(link, tmp_path, (options["in_channels"], options["image_size"], options["image_size"]), (1, 3))
 
 
 def test_the_files_tell_what_they_are_of_and_not_where_they_were_made(saved: Saved, exported: Path) -> None:

@@ -249,3 +249,18 @@ def test_an_image_that_is_sent_several_times_passes_the_encoder_once(world: tupl
     ids = world[1].weights_labelled[:16]
     sent.training_step(Batch(ids, world[0].train_labels[ids], 0, (0, 0, 0)), 0)
     assert counts == {"encoder": 16, "codec": 48}
+
+
+def test_a_classifier_in_the_transmitter_begins_as_that_of_stage_1(world: tuple, tmp_path: Path) -> None:
+    dataset, splits, views = world
+    s = config.Distill(epochs=1, link_epochs=1, steps=1, batch_size=16, link_batch_size=16, link_learning_rate=1e-12)
+    distiller = Distiller(
+        Lessons(dataset, views, Sayings(), 2), splits, s, classes=10, feature_dim=8,
+        statistics=(torch.zeros(2), torch.ones(2)), directory=tmp_path, seed=0, accelerator="cpu", progress=False,
+    )  # fmt: skip
+    encoder = small()
+    classifier, knowledge = distiller.clean(encoder, config.Loss(), "stage1")
+    wanted = classifier.weight.detach().clone()
+    codec = CAT(8, 4, encoder={"tokens": 2, "classes": 10})
+    distiller.through_link(encoder, classifier, knowledge, codec, snr_db=(0.0, 10.0), channels=("awgn",), name="stage2")
+    torch.testing.assert_close(codec.encoder.classifier.weight, wanted, rtol=0, atol=1e-6)

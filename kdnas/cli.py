@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,6 +137,16 @@ def _assigned(pairs: list[str] | None) -> dict[str, Any]:
     found = parse_assignments(pairs or [])
     check_keys(found)
     return found
+
+
+def _of_file(config: Path | None, acting: Sequence[str]) -> dict[str, Any]:
+    """What a settings file says of a command that few settings act on; the rest of the file must be right too."""
+    from kdnas.config import load_config, make_settings
+    from kdnas.pipeline.api import acts
+
+    found = load_config(config) if config else {}
+    make_settings(found)
+    return {key: value for key, value in found.items() if acts(key, acting)}
 
 
 def _go(
@@ -437,13 +447,14 @@ def evaluate(
     ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also with the transmitter in int8 (extra `export`).")] = False,
     set_: Set = None,
+    config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Measure a run's link on test data: every channel, SNR and length; --set takes settings of evaluate."""
+    """Measure a run's link on test data: every channel, SNR and length; --set and --config give evaluate's settings."""
     from kdnas.pipeline import api
 
-    given = {"evaluate.int8": True} if int8 else {}
-    api.evaluate(run, baselines=baselines, say=say, **{**_assigned(set_), **given})
+    given = {**_of_file(config, ["evaluate"]), **_assigned(set_), **({"evaluate.int8": True} if int8 else {})}
+    api.evaluate(run, baselines=baselines, say=say, **given)
     _finish("evaluate", run, json_)
 
 
@@ -514,17 +525,22 @@ def cost(
         bool, typer.Option("--plan", help="Find the encoder's order of execution that holds the fewest bytes too.")
     ] = False,
     set_: Set = None,
+    config: Config = None,
     json_: Json = False,
 ) -> None:
     """What an architecture costs on a device class, by layer; needs no data.
+
+    Of a settings file the device class and the codec's sizes count; with --space also the data set and the space's own.
 
     Text with --space is costed for images like those of --dataset, whose data are not read; for nas_bench_201 the
     parameters and multiply-accumulates that the benchmark lists are printed too.
     """
     from kdnas.pipeline import api
 
+    acting = ("device", *api.CODEC_SIZES, *(api.SPACE_SETTINGS if space is not None else ()))
     named = {"device": device, "space": space, "dataset": dataset}
-    given = _assigned(set_) | {key: value for key, value in named.items() if value is not None}
+    given = {key: value for key, value in named.items() if value is not None}
+    given = {**_of_file(config, acting), **_assigned(set_), **given}
     found = api.cost(architecture, plan=plan, **given)
     if json_:
         _print(found)
@@ -779,13 +795,16 @@ def device_measure(
     dataset: DatasetName = None,
     seed: Seed = None,
     set_: Set = None,
+    config: Config = None,
     json_: Json = False,
 ) -> None:
     """Measure a space's operations on this machine: a latency_table for a device file (needs kdnas[export])."""
     from kdnas.pipeline import api
 
     named = {"device": device, "space": space, "dataset": dataset, "threads": threads, "seed": seed}
-    given = _assigned(set_) | {key: value for key, value in named.items() if value is not None}
+    acting = ("device", *api.SPACE_SETTINGS, *api.CODEC_SIZES, "seed", "threads")
+    given = {key: value for key, value in named.items() if value is not None}
+    given = {**_of_file(config, acting), **_assigned(set_), **given}
     about = api.measure(out, dtype=dtype, networks=networks, say=say, **given)
     if json_:
         _print(about)

@@ -228,10 +228,10 @@ def through_link(
         distiller, settings, net = trained(context, changes, given, seed, name)
         classifier, loss = distiller.clean(net, settings.loss, "stage1")
         radio = context.device.link
-        codec = context.codec()
         link = distiller.through_link(
-            net, classifier, loss, codec, snr_db=radio.snr_db, channels=radio.channels, name="stage2"
-        )
+            net, classifier, loss, context.codec(), snr_db=context.training_snr_db, channels=radio.channels,
+            name="stage2",
+        )  # fmt: skip
         points = evaluate_link(
             link, images, labels, system=system, channels=radio.channels,
             snrs_db=settings.evaluate.snrs_db, lengths=[radio.symbols], draws=settings.evaluate.draws,

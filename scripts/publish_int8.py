@@ -1,12 +1,17 @@
 """Make runs/published/int8.json: what the published architectures lose when their transmitters are quantised to int8.
 
     python scripts/publish_int8.py --devices mcu wearable phone gateway --seeds 0 1 2
+    python scripts/publish_int8.py --runs runs/tune/tuning-study-*-s?-*
 
 Each published architecture is trained in both stages, and judged on test data through the link with its transmitter in
-float32 and in int8, with the same images and noise; the receiver stays in float32. Trained links in --work are taken as
-they are, stopped ones go on: processes with different devices or seeds may share it, and the last command, with all of
-them, only measures. Training takes a GPU where there is one; ONNX Runtime computes on the CPU. A machine without the
-extra `export` can train with --train-only for another, to which --work is copied.
+float32 and in int8, with the same images and noise; the receiver stays in float32. --runs takes the links of these run
+directories instead, each with the architecture that was found there. Every row has the share of the class's budget that
+the binding cost takes, counted for int8.
+
+Trained links in --work are taken as they are, stopped ones go on: processes with different devices or seeds may share
+it, and the last command, with all of them, only measures. Training takes a GPU where there is one; ONNX Runtime
+computes on the CPU. A machine without the extra `export` can train with --train-only for another, to which --work is
+copied.
 """
 
 import argparse
@@ -21,7 +26,7 @@ from kdnas.export import load_link
 from kdnas.export.int8 import int8_operations
 from kdnas.pipeline import api
 from kdnas.pipeline.context import Context
-from kdnas.pipeline.stages import int8_link
+from kdnas.pipeline.stages import architecture_of, int8_link
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import hash_of, read_json, write_json
 from kdnas.zoo import resolve
@@ -59,10 +64,13 @@ def rows_of(place: Path) -> list[dict[str, Any]]:
     )  # fmt: skip
     files = [place / name for name in ("transmitter.onnx", "transmitter.int8.onnx")]
     integer, other = int8_operations(files[1].read_bytes())
+    costs = context.transmitter_costs(context.tables.steps(architecture_of(context).choices))
+    uses = {name: costs[name] / limit for name, limit in context.device.budgets.items()}
     of_all = {
         "device": context.device.name, "dataset": context.dataset.name, "seed": s.seed,
         "bytes_fp32": files[0].stat().st_size, "bytes_int8": files[1].stat().st_size,
         "operations_int8": integer.total(), "operations_float": other.total(),
+        "binding": max(uses, key=lambda name: uses[name]), "binding_use": max(uses.values()),
     }  # fmt: skip
     rows = []
     for point, right in exact.items():
@@ -80,6 +88,7 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", nargs="+", default=["mcu", "wearable", "phone", "gateway"])
+    parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="trained runs: nothing else is trained")
     parser.add_argument("--dataset", default="fashion-mini")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--preset", default="quick")
@@ -91,23 +100,25 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     rows: list[dict[str, Any]] = []
-    for device in given.devices:
-        for seed in given.seeds:
-            place = trained(device, seed, given)
-            if given.train_only:
-                continue
-            own = rows_of(place)
-            rows += own
-            worst = min(row["difference"] for row in own)
-            mean = sum(row["difference"] for row in own) / len(own)
-            told = f"int8 less float32 {100 * mean:+.2f} points, at worst {100 * worst:+.2f}"
-            print(f"{device}, seed {seed}: {told}", flush=True)
+    places = given.runs or (trained(device, seed, given) for device in given.devices for seed in given.seeds)
+    for place in places:
+        if given.train_only:
+            continue
+        own = rows_of(place)
+        rows += own
+        worst = min(row["difference"] for row in own)
+        mean = sum(row["difference"] for row in own) / len(own)
+        told = f"int8 less float32 {100 * mean:+.2f} points, at worst {100 * worst:+.2f}"
+        print(f"{own[0]['device']}, seed {own[0]['seed']}: {told}", flush=True)
     if given.train_only:
         return
-    words = ["python scripts/publish_int8.py", "--devices", *given.devices, "--dataset", given.dataset]
-    words += ["--seeds", *map(str, given.seeds), "--preset", given.preset, "--threads", str(given.threads)]
-    words += ["--set", *given.set] if given.set else []
-    write_json(given.out, {"command": " ".join(words), "rows": rows})
+    if given.runs:
+        words = ["--runs", *map(str, given.runs)]
+    else:
+        words = ["--devices", *given.devices, "--dataset", given.dataset, "--seeds", *map(str, given.seeds)]
+        words += ["--preset", given.preset, "--threads", str(given.threads)]
+        words += ["--set", *given.set] if given.set else []
+    write_json(given.out, {"command": " ".join(["python scripts/publish_int8.py", *words]), "rows": rows})
     print(f"wrote {given.out}: {len(rows)} rows")
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -166,6 +167,33 @@ def test_a_device_is_set_like_any_setting() -> None:
         assert (
             json.loads(runner.invoke(app, ["cost", "mcu-fashion-mini", "--json", *asked]).stdout)["device"] == "phone"
         )
+
+
+def test_a_cost_takes_what_acts_on_it_from_the_file_of_a_whole_study(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    text = 'device = "phone"\ndataset = "cifar10"\nspace = "cell"\n[codec]\nwidth = 24\n[distill]\nepochs = 3\n'
+    study.write_text(text)
+
+    def cost(*asked: str) -> Any:
+        told = runner.invoke(app, ["cost", *asked, "--json"])
+        assert told.exit_code == 0, told.stderr
+        return json.loads(told.stdout)
+
+    of_file = cost("mcu-fashion-mini", "--config", str(study))
+    assert of_file == cost("mcu-fashion-mini", "--device", "phone", "--set", "codec.width=24")
+    assert cost("mcu-fashion-mini", "--config", str(study), "--device", "mcu")["device"] == "mcu"
+    cell = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+    text = cost(cell, "--space", "nas_bench_201", "--config", str(study))
+    assert text == cost(
+        cell, "--space", "nas_bench_201", "--dataset", "cifar10", "--device", "phone", "--set", "codec.width=24"
+    )
+
+
+@pytest.mark.parametrize("command", [["cost", "mcu-fashion-mini"], ["evaluate", "nowhere"], ["device", "measure"]])
+def test_a_settings_file_with_a_typing_error_is_refused_everywhere(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text("[distill]\nepohcs = 3\n")
+    told = runner.invoke(app, [*command, "--config", str(tmp_path / "study.toml")])
+    assert told.exit_code == 2 and "did you mean 'distill.epochs'?" in told.stderr
 
 
 @pytest.mark.parametrize("name", ["mcu-256kB", "mcu-512kB", "wearable", "phone", "gateway"])

@@ -25,6 +25,10 @@ STAGES = {
     "run": ["teach", "tune", "search", "distill", "no-kd", "evaluate", "plot"],
 }
 
+# What a channel encoder's size depends on, and what a space made anew depends on.
+CODEC_SIZES = ("codec.tokens", "codec.width", "codec.depth")
+SPACE_SETTINGS = ("space", "dataset", "data.channels", "data.image_size", "spaces")
+
 
 def _quiet(line: str) -> None:
     """Say nothing."""
@@ -565,9 +569,10 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
     from kdnas.cost import costs_of, exact_costs, layer_table
     from kdnas.zoo import resolve
 
-    written = ("space", "dataset", "data.channels", "data.image_size", "spaces") if "space" in settings else ()
-    sizes = ("codec.tokens", "codec.width", "codec.depth")
-    _check_acts(settings, (*sizes, *written), "costs" + ("" if written else " without a space, which goes with text"))
+    written = SPACE_SETTINGS if "space" in settings else ()
+    _check_acts(
+        settings, (*CODEC_SIZES, *written), "costs" + ("" if written else " without a space, which goes with text")
+    )
     resolved = make_settings({"device": device, **settings})
     if "space" in settings:
         found = _written(str(architecture), resolved)
@@ -630,7 +635,7 @@ def measure(
         threads: That ONNX Runtime computes with.
         say: Told what is done.
         settings: ``space``, ``dataset`` (whose data are not read), ``data.channels``, ``data.image_size``,
-            ``spaces.*``, ``codec.*`` and ``seed`` may be given.
+            ``spaces.*``, ``codec.tokens``, ``codec.width``, ``codec.depth`` and ``seed`` may be given.
 
     Returns:
         ``out``; ``networks``, ``operations``, ``seen`` and ``error``, as ``kdnas.pipeline.measure`` tells them.
@@ -647,8 +652,7 @@ def measure(
         raise InputError(f"{out} is a directory: name the CSV file to write")
     if networks < measuring.LEAST:
         raise InputError(f"networks is {networks}: measure at least {measuring.LEAST}")
-    acting = ("space", "dataset", "data.channels", "data.image_size", "spaces", "codec", "seed")
-    _check_acts(settings, acting, "a table of latencies")
+    _check_acts(settings, (*SPACE_SETTINGS, *CODEC_SIZES, "seed"), "a table of latencies")
     resolved = make_settings({"device": device, **settings})
     target = load_device(device)
     size = {name: getattr(resolved.codec, name) or getattr(target.codec, name) for name in ("tokens", "width", "depth")}
@@ -661,10 +665,15 @@ def measure(
     return {"out": str(out), **about}
 
 
+def acts(key: str, acting: Sequence[str]) -> bool:
+    """Whether a dotted key is among those acting, or in one of the sections among them."""
+    return key in acting or key.startswith(tuple(f"{name}." for name in acting))
+
+
 def _check_acts(settings: Mapping[str, Any], acting: Sequence[str], on: str) -> None:
-    """Refuse a setting, or section of settings, that is not among those acting."""
+    """Refuse a setting that is not among those acting."""
     for key in settings:
-        if key not in acting and not key.startswith(tuple(f"{name}." for name in acting)):
+        if not acts(key, acting):
             raise InputError(f"{key!r} does not act on {on}: leave it out")
 
 

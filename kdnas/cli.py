@@ -539,8 +539,8 @@ def cost(
 
     acting = ("device", *api.CODEC_SIZES, *(api.SPACE_SETTINGS if space is not None else ()))
     named = {"device": device, "space": space, "dataset": dataset}
-    given = {key: value for key, value in named.items() if value is not None}
-    given = {**_of_file(config, acting), **_assigned(set_), **given}
+    said = {key: value for key, value in named.items() if value is not None}
+    given = {**_of_file(config, acting), **_assigned(set_), **said}
     found = api.cost(architecture, plan=plan, **given)
     if json_:
         _print(found)
@@ -803,8 +803,8 @@ def device_measure(
 
     named = {"device": device, "space": space, "dataset": dataset, "threads": threads, "seed": seed}
     acting = ("device", *api.SPACE_SETTINGS, *api.CODEC_SIZES, "seed", "threads")
-    given = {key: value for key, value in named.items() if value is not None}
-    given = {**_of_file(config, acting), **_assigned(set_), **given}
+    said = {key: value for key, value in named.items() if value is not None}
+    given = {**_of_file(config, acting), **_assigned(set_), **said}
     about = api.measure(out, dtype=dtype, networks=networks, say=say, **given)
     if json_:
         _print(about)

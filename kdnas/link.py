@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdnas.channel import Randomness, get_channel, prefix_mask
+from kdnas.channel import Randomness, combined_snr_db, get_channel, prefix_mask
 from kdnas.codec.adaptation import AccuracyTable
 from kdnas.errors import InputError
 
@@ -124,26 +124,45 @@ def constant_conditions(
     return Conditions(snrs, torch.zeros(batch, dtype=torch.int64, device=device), lengths, (channel,))
 
 
-def transmit(x: Tensor, conditions: Conditions, generator: Randomness) -> Received:
-    """Send code words through the channels of their conditions and equalise what arrives.
+class Realisation:
+    """What the channels do to each sample of a batch, drawn before anything is sent.
 
     Args:
-        x: (B, k) complex64 from a channel encoder.
         conditions: Of each sample; channels may be mixed within the batch.
+        symbols: k.
         generator: A ``torch.Generator``, or ``ImageNoise`` so that the noise depends on (seed, image, draw)
             alone.
     """
-    batch, symbols = x.shape
-    received, effective = torch.zeros_like(x), conditions.told_snr_db[:, None]  # (B, 1), or (B, k) in the end
-    sent = prefix_mask(conditions.length, symbols)  # (B, k)
-    for index, name in enumerate(conditions.channels):
-        channel = get_channel(name)
-        state = channel.sample(batch, symbols, conditions.snr_db, generator)
-        equalised, snr_db = channel.equalise(channel.apply(x, state), state, conditions.told_snr_db, sent)
-        chosen = (conditions.channel == index)[:, None]  # (B, 1)
-        received = torch.where(chosen, equalised, received)
-        effective = torch.where(chosen, snr_db.view(batch, -1), effective)
-    return Received(received * sent, effective.squeeze(1))
+
+    def __init__(self, conditions: Conditions, symbols: int, generator: Randomness) -> None:
+        self.conditions = conditions
+        self.sent = prefix_mask(conditions.length, symbols)  # (B, k)
+        self.states = []
+        for name in conditions.channels:
+            channel = get_channel(name)
+            state = channel.sample(len(self.sent), symbols, conditions.snr_db, generator)
+            self.states.append((channel, state))
+
+    def arrive(self, x: Tensor) -> Received:
+        """Code words (B, k) complex64 sent through the channels, and equalised."""
+        told = self.conditions.told_snr_db
+        received, effective = torch.zeros_like(x), told[:, None]  # (B, 1), or (B, k) in the end
+        for index, (channel, state) in enumerate(self.states):
+            equalised, snr_db = channel.equalise(channel.apply(x, state), state, told, self.sent)
+            chosen = (self.conditions.channel == index)[:, None]  # (B, 1)
+            received = torch.where(chosen, equalised, received)
+            effective = torch.where(chosen, snr_db.view(len(x), -1), effective)
+        return Received(received * self.sent, effective.squeeze(1))
+
+    def effective_snr_db(self) -> Tensor:
+        """(B,) the SNR in dB after fading, as the receiver knows it and may tell the transmitter."""
+        nothing = torch.zeros(self.sent.shape, dtype=torch.complex64, device=self.sent.device)
+        return combined_snr_db(self.arrive(nothing).effective_snr_db, self.sent)
+
+
+def transmit(x: Tensor, conditions: Conditions, generator: Randomness) -> Received:
+    """Send code words (B, k) complex64 from a channel encoder; the rest as in ``Realisation``."""
+    return Realisation(conditions, x.shape[1], generator).arrive(x)
 
 
 class Link(nn.Module):
@@ -184,10 +203,18 @@ class Link(nn.Module):
         """k, the most complex symbols that the transmitter sends for an image."""
         return _checked(None, self.channel_encoder)
 
+    @property
+    def transmitter_csi(self) -> bool:
+        """Whether the transmitter must be told the SNR after fading, and not the average one."""
+        return getattr(self.channel_encoder, "told", "average") == "effective"
+
     def through(self, features: Tensor, conditions: Conditions, generator: Randomness) -> Outcome:
         """Features (B, D) through codec and channel: what training uses, the encoder being apart."""
-        code = self.channel_encoder(features, conditions.told_snr_db, conditions.length)
-        return self.receive(transmit(code, conditions, generator), conditions.told_snr_db, conditions.length)
+        drawn, told = Realisation(conditions, self.symbols, generator), conditions.told_snr_db
+        if self.transmitter_csi:
+            told = drawn.effective_snr_db()
+        code = self.channel_encoder(features, told, conditions.length)
+        return self.receive(drawn.arrive(code), told, conditions.length)
 
     def receive(self, received: Received, snr_db: Tensor, length: Tensor) -> Outcome:
         """Decode equalised symbols (B, k) of lengths (B,), encoded for ``snr_db`` (B,)."""
@@ -199,7 +226,7 @@ class Link(nn.Module):
 
         Args:
             images: (B, C, H, W) float32 in [0, 1].
-            snr_db: Average SNR in dB, a number or (B,).
+            snr_db: Average SNR in dB, a number or (B,); that after fading where ``transmitter_csi`` says so.
             symbols: k', how many symbols to send for each image; None means the maximum k.
 
         Returns:
@@ -230,11 +257,12 @@ class Link(nn.Module):
 
         Args:
             images: (B, C, H, W) float32 in [0, 1].
-            snr_db: Average SNR in dB.
+            snr_db: As in ``encode``.
             min_accuracy: In [0, 1], by the link's adaptation table.
             deadline_s: For sending the symbols of one image, in seconds.
             symbol_rate_hz: Complex symbols in a second; a deadline needs it.
-            channel: What the symbols go through; None counts with the worst channel of the table.
+            channel: What the symbols go through; None counts with the worst channel of the table. With
+                ``transmitter_csi`` the SNR says all, and the table is that of AWGN alone.
 
         Raises:
             InputError: The link has no adaptation table, neither accuracy nor deadline is given or one is out of its

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdnas.channel import ImageNoise, get_channel
+from kdnas.channel import ImageNoise, combined_snr_db, get_channel, prefix_mask
 from kdnas.codec import CAT
 from kdnas.errors import InputError
-from kdnas.link import Conditions, Link, constant_conditions, draw_conditions, transmit
+from kdnas.link import Conditions, Link, Received, constant_conditions, draw_conditions, transmit
 
 D, K, CLASSES, B = 16, 8, 5, 6
 CHANNELS = ["awgn", "rayleigh", "rayleigh(fading=fast, csi=noisy, csi_error=0.1)", "multipath", "erasure(p=0.5)"]
@@ -210,6 +210,29 @@ def test_a_wrong_snr_is_told_to_both_ends_and_changes_no_noise(link):
     by_hand = link.receive(believed, right.snr_db + 3, right.length)
     assert torch.equal(link.through(link.encoder(x), wrong, noise).logits, by_hand.logits)
     assert not torch.equal(link.through(link.encoder(x), right, noise).logits, by_hand.logits)
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_a_transmitter_with_csi_is_told_the_snr_after_fading(name):
+    knowing = make_link().eval().requires_grad_(False)
+    knowing.channel_encoder.told = "effective"
+    assert knowing.transmitter_csi and not make_link().transmitter_csi
+    z, noise = knowing.encoder(images()), ImageNoise(torch.arange(B), 0, 1)
+    at = constant_conditions(B, 5.0, name, 6)._replace(error_db=1.0)
+    channel, sent = get_channel(name), prefix_mask(at.length, K)
+    state = channel.sample(B, K, at.snr_db, noise)
+    # The effective SNR does not depend on what is sent.
+    _, effective = channel.equalise(torch.ones(B, K, dtype=torch.complex64), state, at.told_snr_db, sent)
+    told = combined_snr_db(effective, sent)
+    code = knowing.channel_encoder(z, told, at.length)
+    arrived, _ = channel.equalise(channel.apply(code, state), state, at.told_snr_db, sent)
+    by_hand = knowing.receive(Received(arrived * sent, effective), told, at.length)
+    assert torch.allclose(knowing.through(z, at, noise).logits, by_hand.logits, atol=1e-5)
+    if name == "awgn":
+        assert torch.equal(knowing.through(z, at, noise).logits, make_link().eval().through(z, at, noise).logits)
+    elif name == "rayleigh":
+        assert torch.allclose(told, 6.0 + 20 * state.h[:, 0].abs().log10(), atol=1e-4)
+        assert told.std() > 1
 
 
 def test_drawn_errors_of_the_snr_are_uniform_and_independent_of_it():

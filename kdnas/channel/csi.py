@@ -14,7 +14,7 @@ Knowledge = Literal["perfect", "noisy", "none"]
 
 @dataclass(frozen=True)
 class Csi:
-    """Channel state information (CSI) at the receiver; the transmitter knows the average SNR only.
+    """Channel state information (CSI) at the receiver; the transmitter knows the average SNR, or what it is told.
 
     A noisy estimate is what a pilot gives, h + e with e ~ CN(0, error). The receiver knows the law of h, Gaussian of
     mean m and variance v, and takes the mean of h given the estimate (Kay, Estimation Theory, theorem 10.2):

@@ -21,6 +21,7 @@ from kdnas.errors import InputError
 # An SNR beyond these is treated as the end: nothing is gained above, nothing arrives below.
 SNR_LIMITS_DB = (-30.0, 40.0)
 ORDERS = ("blocks", "interleaved")
+TOLD = ("average", "effective")
 
 
 class Condition(nn.Module):
@@ -87,9 +88,12 @@ class ChannelEncoder(nn.Module):
             at most 1.
         classes: Of a classifier in the transmitter, whose posterior goes along with the features: at low SNR the class
             is all that arrives, and a few tokens decide badly what it is. None: features alone.
+        told: Which SNR the link tells this half: the ``average`` one, or the ``effective`` one after fading, which a
+            transmitter with CSI knows.
 
     Raises:
-        InputError: A size is below 1, ``heads`` does not divide ``width``, or an order or constellation is unknown.
+        InputError: A size is below 1, ``heads`` does not divide ``width``, or an order, constellation or SNR is
+            unknown.
     """
 
     def __init__(
@@ -105,11 +109,15 @@ class ChannelEncoder(nn.Module):
         order: str = "blocks",
         constellation: str = "none",
         classes: int | None = None,
+        told: str = "average",
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = _config(locals())
         if order not in ORDERS:
             raise InputError(f"no order {order!r} of symbols: choose one of {', '.join(ORDERS)}")
+        if told not in TOLD:
+            raise InputError(f"no SNR {told!r} that a channel encoder is told: choose one of {', '.join(TOLD)}")
+        self.told = told
         self.symbols, self.tokens, self.per_token = symbols, tokens, -(-symbols // tokens)
         self.order, self.constellation = order, check_constellation(constellation)
         self.classifier = nn.Linear(feature_dim, classes) if classes else None
@@ -129,7 +137,7 @@ class ChannelEncoder(nn.Module):
 
         Args:
             z: (B, D) features.
-            snr_db: (B,) average SNR in dB that the transmitter believes in.
+            snr_db: (B,) SNR in dB that the transmitter believes in: the average one, unless ``told`` says otherwise.
             length: (B,) int64, symbols to send, 1 ... k.
 
         Returns:

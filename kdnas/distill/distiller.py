@@ -126,7 +126,8 @@ class Distiller:
             rates=rates, settings=s, total_steps=s.link_epochs * s.steps,
         )  # fmt: skip
         channels_last(encoder)
-        self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
+        with knowledge.feature_at_most(s.link_feature):
+            self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
         return link.eval()
 
     def _fit(self, stage: Stage, loader: DataLoader[Batch], epochs: int, name: str) -> None:

@@ -268,6 +268,12 @@ def _through_channels(link: Link, features: Tensor, noise: ImageNoise, points: S
     answers = {}
     for point in points:
         told = point.snr_db + point.snr_offset_db
+        if link.transmitter_csi:  # every draw has a code word of its own
+            at = constant_conditions(samples, point.snr_db, point.channel, point.symbols, device)
+            each = features.repeat_interleave(samples // batch, 0)  # (B * draws, D)
+            logits = link.through(each, at._replace(error_db=point.snr_offset_db), noise).logits
+            answers[point] = logits.argmax(1).view(batch, -1)
+            continue
         if (told, point.symbols) not in codes:
             at = constant_conditions(batch, told, point.channel, point.symbols, device)
             codes[told, point.symbols] = link.channel_encoder(features, at.snr_db, at.length)  # (B, k)

@@ -7,7 +7,8 @@
 | name               | type, shape           | what it is                                                          |
 |--------------------|-----------------------|---------------------------------------------------------------------|
 | `images`           | uint8 (B, C, H, W)    | pixels 0 ... 255; they are normalised inside                        |
-| `snr_db`           | float32 (B,)          | average SNR E_s/N_0 in dB, known to both ends                       |
+| `snr_db`           | float32 (B,)          | average SNR E_s/N_0 in dB, known to both ends; after fading where   |
+|                    |                       | the codec of ``link.json`` is told the effective one                |
 | `length`           | int64 (B,)            | k', complex symbols sent, 1 ... k                                   |
 | `features`         | float32 (B, D)        |                                                                     |
 | `symbols`          | float32 (B, k, 2)     | I and Q; mean power 1 over the first k', 0 after them (see below)   |

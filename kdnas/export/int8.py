@@ -102,9 +102,9 @@ def int8_operations(model: bytes) -> tuple[Counter[str], Counter[str]]:
 class Int8Transmitter(nn.Module):
     """A transmitter's ONNX file in place of a channel encoder; it takes the images themselves as features."""
 
-    def __init__(self, model: bytes, symbols: int, threads: int = 1) -> None:
+    def __init__(self, model: bytes, symbols: int, threads: int = 1, told: str = "average") -> None:
         super().__init__()
-        self.session, self.symbols = onnx_session(model, threads), symbols
+        self.session, self.symbols, self.told = onnx_session(model, threads), symbols, told
 
     def forward(self, images: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """(B, C, H, W) float32 in [0, 1], (B,) and (B,) int64 to (B, k) complex64."""
@@ -115,7 +115,8 @@ class Int8Transmitter(nn.Module):
 
 def int8_link(link: Link, model: bytes, threads: int = 1) -> Link:
     """A link whose transmitter is an ONNX file, run by ONNX Runtime, and whose receiver is that of ``link``."""
-    transmitter = Int8Transmitter(model, link.symbols, threads)
+    told = "effective" if link.transmitter_csi else "average"
+    transmitter = Int8Transmitter(model, link.symbols, threads, told)
     return Link(nn.Identity(), transmitter, link.channel_decoder, link.semantic_decoder).eval()
 
 

@@ -1,5 +1,7 @@
 """The weighted sum of named losses that students, links and supernets minimise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,7 +48,7 @@ class KnowledgeLoss(nn.Module):
         s = settings
         self.weights = {"ce": s.ce, **{name: s.kd * getattr(s, name) for name in (*ON_FEATURES, *ON_POSTERIORS)}}
         self.weights |= {"bottleneck": s.bottleneck, "consistency": s.consistency}
-        self.temperature, self.beta = s.temperature, s.decoupled_beta
+        self.kd, self.temperature, self.beta = s.kd, s.temperature, s.decoupled_beta
         self.bottleneck = Bottleneck(feature_dim, s.prior) if s.bottleneck > 0 else None
         if not any(self.weights[name] for name in ("ce", *ON_FEATURES, *ON_POSTERIORS)):
             raise InputError("no loss has a weight: set loss.ce or loss.kd above 0")
@@ -57,6 +59,16 @@ class KnowledgeLoss(nn.Module):
     def needs_teacher(self) -> bool:
         """Whether any distillation term has a weight."""
         return any(self.weights[name] > 0 for name in (*ON_FEATURES, *ON_POSTERIORS))
+
+    @contextmanager
+    def feature_at_most(self, most: float) -> Iterator[None]:
+        """Within it, the squared error of features counts λ_kd times ``most`` at most."""
+        whole = self.weights
+        self.weights = {**whole, "feature": min(whole["feature"], self.kd * most)}
+        try:
+            yield
+        finally:
+            self.weights = whole
 
     def code(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """What the classifier sees of features (B, D) in training, and its rate: noisy where there is a bottleneck."""

@@ -133,7 +133,7 @@ class Context:
         """A fresh CAT, sized to the device; for fewer ``symbols`` than the device's where they are given."""
         own, given = self.device.codec, self.settings.codec
         encoder = {name: getattr(given, name) or getattr(own, name) for name in ("tokens", "width", "depth")}
-        encoder |= {"order": given.order, "constellation": given.constellation}
+        encoder |= {"order": given.order, "constellation": given.constellation, "told": given.told}
         encoder |= {"classes": len(self.dataset.classes) if given.posterior else None}
         with seeded(self.settings.seed, "codec"):
             return CAT(self.settings.spaces.feature_dim, symbols or self.device.link.symbols, encoder=encoder)

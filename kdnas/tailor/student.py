@@ -11,7 +11,7 @@ from kdnas import config
 from kdnas.channel import ImageNoise
 from kdnas.codec import CAT
 from kdnas.distill import Distiller
-from kdnas.link import Link, constant_conditions, transmit
+from kdnas.link import Link, constant_conditions
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.seeds import seed_of, seeded
 from kdnas.tailor.algorithm import Estimate
@@ -137,7 +137,5 @@ class LinkStudent:
         seed, found = seed_of(self.seed, "tailor", "measure", draw) % 2**31, []
         for node, snr_db in enumerate(self.device.snrs_db(self.settings.snrs)):
             at = constant_conditions(len(held.ids), snr_db, self.device.channel, length)
-            code = link.channel_encoder(self._seen, at.snr_db, at.length)
-            received = transmit(code, at, ImageNoise(held.ids, node, seed))
-            found.append(link.receive(received, at.snr_db, at.length).logits.softmax(1))
+            found.append(link.through(self._seen, at, ImageNoise(held.ids, node, seed)).logits.softmax(1))
         return torch.stack(found)

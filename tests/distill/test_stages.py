@@ -102,7 +102,7 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
 CHANGES: list[dict] = [
     {"kd": 3.0}, {"snr_db": (-10.0, 0.0)}, {"channels": ("rayleigh",)}, {"labelled_fraction": 0.75},
     {"schedule": "constant"}, {"snr": "rising"}, {"snr": "uniform"},
-    {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"link_draws": 2},
+    {"feature_noise": 0.5}, {"snr_error_db": 3.0}, {"link_draws": 2}, {"link_feature": 0.0},
     {"unlabelled": False}, {"epochs": 0}, {"loss": {"bottleneck": 0.1}},
     {"loss": {"bottleneck": 0.1, "prior": "log-uniform"}},
     {"loss": {"consistency": 1.0}}, {"loss": {"angle": 1.0}},
@@ -238,6 +238,18 @@ def test_the_encoder_moves_in_stage_2_only_where_its_rate_says_so(world: tuple, 
     link = trained(world, tmp_path, encoder_rate=rate)
     same = all(torch.equal(v, link.before[k]) for k, v in link.encoder.state_dict().items())
     assert same == (rate == 0)
+
+
+def test_features_count_less_in_stage_2_than_in_stage_1(world: tuple, tmp_path: Path) -> None:
+    capped, light = (
+        trained(world, tmp_path / str(most), kd=2.0, epochs=0, loss={"feature": feature}, link_feature=most)
+        for feature, most in ((30.0, 0.5), (0.5, 30.0))
+    )
+    assert torch.equal(weights(capped), weights(light))
+    loss = KnowledgeLoss(config.Loss(kd=2.0, feature=30.0), 8, torch.zeros(2), torch.ones(2))
+    with loss.feature_at_most(0.5):
+        assert loss.weights["feature"] == 1.0
+    assert loss.weights["feature"] == 60.0
 
 
 def test_an_image_that_is_sent_several_times_passes_the_encoder_once(world: tuple) -> None:

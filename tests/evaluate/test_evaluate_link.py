@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdnas.channel import noise_for
+from kdnas.channel import ImageNoise, noise_for
 from kdnas.codec import CAT
 from kdnas.errors import InputError
 from kdnas.evaluate import Point, accuracy_row, draws_ci95, evaluate_answers, evaluate_link, evaluate_teacher
-from kdnas.link import Link
+from kdnas.link import Link, constant_conditions
 
 GRID = {"channels": ["awgn", "rayleigh"], "snrs_db": [-5.0, 5.0], "lengths": [2, 8], "draws": 3}
 
@@ -201,6 +201,18 @@ def test_noise_is_that_of_the_image_and_draw():
         noise = noise_for(ids, draw, 2, seed=5).real * 10 ** (8 / 20)
         right.append((2 * sent + noise.sum(1)).sign() == sent)
     assert row["accuracy"] == pytest.approx(torch.stack(right).float().mean().item())
+
+
+def test_a_transmitter_with_csi_codes_anew_for_every_draw():
+    link, (images, labels) = cat_link(), cat_data()
+    link.channel_encoder.told = "effective"
+    how = {"channels": ["rayleigh"], "snrs_db": [0.0], "lengths": [4], "draws": 3, "seed": 7}
+    point, correct = next(iter(evaluate_answers(link, images, labels, **how).items()))
+    at = constant_conditions(len(images), point.snr_db, point.channel, point.symbols)
+    for draw in range(3):
+        noise = ImageNoise(torch.arange(len(images)), draw, 7)
+        logits = link.through(link.encoder(images.float() / 255), at, noise).logits
+        assert torch.equal(correct[:, draw], logits.argmax(1) == labels)
 
 
 def test_encoder_runs_once_for_an_image_and_the_channel_encoder_once_for_a_point():

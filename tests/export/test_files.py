@@ -11,7 +11,7 @@ import torch
 from link_samples import META, make_link
 from safetensors.torch import load_file, save_file
 
-from kdnas.codec import list_codecs
+from kdnas.codec import ChannelEncoder, list_codecs
 from kdnas.errors import InputError
 from kdnas.export import load_architecture, load_encoder, load_link, load_weights, read_info, save_link
 from kdnas.link import Link
@@ -84,6 +84,14 @@ def test_the_halves_after_reload_are_bit_equal(saved: Saved) -> None:
     assert again.info.classes == META["classes"] and again.info.symbols == 12
     assert again.info.snr_db == (-5.0, 20.0)
     assert load_architecture(directory) == architecture
+
+
+def test_a_transmitter_with_csi_comes_back_as_one(tmp_path: Path) -> None:
+    architecture, link = make_link("mobile", 1)
+    assert not link.transmitter_csi
+    link.channel_encoder = ChannelEncoder(16, 12, tokens=4, told="effective").eval()
+    save_link(tmp_path, architecture, link, META)
+    assert load_link(tmp_path).transmitter_csi
 
 
 @pytest.mark.parametrize("codec", list_codecs())

@@ -91,4 +91,7 @@ def test_a_link_with_an_onnx_transmitter_is_the_link(both: tuple[Link, bytes, by
             sent = same.encode(floats, 3.0, length)
             torch.testing.assert_close(sent, link.encode(floats, 3.0, length), rtol=1e-4, atol=1e-4)
             assert torch.equal(same.decode(sent, 3.0), link.decode(sent, 3.0))
-    assert same.symbols == K and not same.training
+    assert same.symbols == K and not same.training and not same.transmitter_csi
+    link.channel_encoder.told = "effective"
+    assert int8_link(link, model).transmitter_csi
+    link.channel_encoder.told = "average"

@@ -4,7 +4,9 @@
     python scripts/publish_distill.py losses --dataset fashion-mini --seeds 0 1 2
     python scripts/publish_distill.py all-labels --dataset fashion-mnist folder:cifar10-jpeg --seeds 0 1 2
     python scripts/publish_distill.py stages --dataset fashion-mini --seeds 0 1 2 3 4
-    python scripts/publish_distill.py weights --dataset fashion-mini --seeds 0 1 2
+    python scripts/publish_distill.py weights --dataset fashion-mini --seeds 0 1 2 --systems feature-10 feature-30
+    python scripts/publish_distill.py weights --dataset fashion-mini --seeds 0 1 2 \
+        --systems link-feature-1 link-feature-30 --out runs/published/link_feature.json
 
 All systems of a table train the same architecture, a published one, from the same first weights with the same batches
 and steps, and are judged on test data once, at the end; ``weights``, which chooses a default, is judged on the images
@@ -51,11 +53,13 @@ LOSSES: Changes = {
     "default": {},
 }
 ALL_LABELS: Changes = {"ce": {"loss.kd": 0.0}, "kd": {}}
-# One stage has as many steps as two, on the same number of images, and the encoder learns at the rate of stage 1.
+# One stage has as many steps as two, on the same number of images; the encoder learns at the rate of stage 1, and
+# features weigh what they weigh there.
 STAGES: Changes = {
     "two-stage": {},
     "one-stage": {
         "distill.epochs": 0, "distill.link_epochs": 20, "distill.link_batch_size": 96, "distill.encoder_rate": 2.0,
+        "distill.link_feature": 30.0,
     },
     "codec-only": {"distill.encoder_rate": 0.0},
 }  # fmt: skip
@@ -65,7 +69,10 @@ ABLATIONS: Changes = {
     "feature-noise": {"distill.feature_noise": 0.2},
 }
 # What features weigh beside labels and posteriors, which weigh 1: a choice, so it is not made on test data.
-WEIGHTS: Changes = {f"feature-{weight:g}": {"loss.feature": weight} for weight in (0.1, 10.0, 30.0, 100.0)}
+WEIGHTS: Changes = {
+    **{f"feature-{w:g}": {"loss.feature": w, "distill.link_feature": w} for w in (0.1, 10, 30, 100)},
+    **{f"link-feature-{w:g}": {"distill.link_feature": w} for w in (1, 3, 30)},
+}
 
 
 class Case(NamedTuple):
@@ -247,7 +254,7 @@ TABLES: dict[str, tuple[str, Changes, list[str]]] = {
     "losses": ("loss_ablation.json", LOSSES, ["1000"]),
     "all-labels": ("all_labels.json", ALL_LABELS, ["all"]),
     "stages": ("stages.json", {**STAGES, **ABLATIONS}, ["1000"]),
-    "weights": ("feature_weight.json", WEIGHTS, ["1000"]),
+    "weights": ("feature_weight.json", WEIGHTS, ["1000"]),  # of both stages, or of stage 2 alone
 }
 
 

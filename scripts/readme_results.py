@@ -623,6 +623,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "store.json": store,
     "stages.json": stages,
     "feature_weight.json": feature_weight,
+    "link_feature.json": feature_weight,
     "envelope.json": envelope,
     "lengths.json": one_model,
     "snrs.json": one_model,

@@ -190,7 +190,8 @@ def clean_table(given: argparse.Namespace, systems: Changes, labels: Sequence[in
                     row = clean(context, system, changes, given, seed)
                     rows.append(
                         {"dataset": case.name, "labels": count, "system": system, "seed": seed, **row,
-                         "teacher_accuracy": teacher_accuracy(context), "images": len(context.dataset.train_images),
+                         "teacher": context.settings.teacher, "teacher_accuracy": teacher_accuracy(context),
+                         "images": len(context.dataset.train_images),
                          "epochs": context.settings.distill.epochs * context.settings.distill.steps
                          * context.settings.distill.batch_size / len(context.dataset.train_images)}
                     )  # fmt: skip

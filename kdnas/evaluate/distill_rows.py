@@ -27,17 +27,18 @@ class FewLabelsRow(Row):
 
 
 class AllLabelsRow(FewLabelsRow):
-    """The same, and how long the student was trained."""
+    """The same, how long the student was trained, and the teacher's name."""
 
     epochs: Above
+    teacher: Name | None = None
 
 
 class LossAblationRow(Row):
-    """One student trained by the whole loss (``full``), by all but one part, or by one part only; one seed."""
+    """One student by the whole loss (``full``), all but a part, one part only, or the default weights; one seed."""
 
     dataset: Name
     labels: Labels
-    system: Annotated[str, Field(pattern=r"^(full|no-.+|only-.+)$")]
+    system: Annotated[str, Field(pattern=r"^(full|default|no-.+|only-.+)$")]
     seed: int
     accuracy: Fraction
 

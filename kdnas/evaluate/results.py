@@ -292,7 +292,7 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "search baselines": (SearchBaselineRow, ("device", "system", "seed")),
     "NAS-Bench-201": (NasBench201Row, ("system", "seed")),
     "few labels": (FewLabelsRow, ("dataset", "labels", "system", "seed")),
-    "all labels": (AllLabelsRow, ("dataset", "labels", "system", "epochs", "seed")),
+    "all labels": (AllLabelsRow, ("dataset", "labels", "teacher", "system", "epochs", "seed")),
     "loss ablation": (LossAblationRow, ("dataset", "labels", "system", "seed")),
     "store": (StoreRow, ("dataset", "form", "seed")),
     "tailor": (TailorRow, ("dataset", "device", "system", "seed")),

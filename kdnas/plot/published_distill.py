@@ -55,18 +55,17 @@ _STAGES = {
     "one-stage": ("one stage", ORANGE, "s"),
     "codec-only": ("codec only", GREEN, "D"),
     "rising-snr": ("rising SNR", VERMILLION, "^"),
-    "no-consistency": ("no consistency", PURPLE, "v"),
+    "consistency": ("consistency", PURPLE, "v"),
     "feature-noise": ("noise on features", BLACK, "P"),
 }
 _LOSS_PARTS = {
     "ce": "cross-entropy",
     "feature": "features",
-    "features": "features",
+    "cosine": "cosine of features",
     "logit": "logits",
-    "relation": "relations",
-    "ib": "bottleneck",
-    "kd": "KD",
-    "dkd": "decoupled KD",
+    "decoupled": "decoupled logits",
+    "distance": "distances",
+    "angle": "angles",
 }
 _GOAL = 0.5  # percentage points that KD is to be above CE with all labels
 
@@ -127,7 +126,7 @@ def all_labels_figure(rows: Sequence[Row]) -> "Figure":
     Raises:
         InputError: CE alone stands without another system, or has none of its seeds.
     """
-    groups = groups_of(rows, "dataset", "labels", "epochs")
+    groups = groups_of(rows, "dataset", "labels", "epochs", "teacher")
     systems = {
         key: [name for name in _TEACHING if name != "ce" and any(row["system"] == name for row in group)]
         for key, group in groups.items()
@@ -153,7 +152,8 @@ def all_labels_figure(rows: Sequence[Row]) -> "Figure":
             name_lines(accuracy, [_TEACHING[system][0] for system in systems[key]])
             change.axvline(0, color=GREY, linewidth=1.0)
             change.axvline(_GOAL, color=VERMILLION, linewidth=1.8)
-            accuracy.set_title(_title(group[0], epochs=True))
+            by = f", by {group[0]['teacher']}" if group[0].get("teacher") else ""
+            accuracy.set_title(_title(group[0], epochs=True) + by)
             change.set_title("difference to CE alone")
             accuracy_axis(accuracy, 5)
         limits = [ax.get_xlim() for ax in axes[:, 1]]
@@ -254,7 +254,7 @@ def loss_ablation_figure(rows: Sequence[Row]) -> "Figure":
         axes[-1].set_xlabel("change against the whole loss (percentage points, paired by seed)")
         handles = [
             dot(BLUE, "without one part: mean ± 2 SE", marker="D", size=7.5),
-            dot(ORANGE, "one part alone: mean ± 2 SE", marker="D", size=7.5),
+            dot(ORANGE, "one part alone, or the default: mean ± 2 SE", marker="D", size=7.5),
             dot(BLACK, "single seeds", SKY),
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8.5, columnspacing=1.4)
@@ -369,10 +369,12 @@ def _plus(value: float) -> str:
 
 
 def _only_last(system: str) -> bool:
-    return system.startswith("only-")
+    return not system.startswith("no-")
 
 
 def _loss_name(system: str) -> str:
+    if system == "default":
+        return "the default weights"
     how, _, part = system.partition("-")
     name = _LOSS_PARTS.get(part, part)
     return f"without {name}" if how == "no" else f"{name} alone"

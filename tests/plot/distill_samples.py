@@ -97,7 +97,7 @@ def tailor():
 
 def stages():
     losses = {
-        "two-stage": 0.0, "one-stage": 0.012, "codec-only": 0.03, "rising-snr": 0.02, "no-consistency": 0.006,
+        "two-stage": 0.0, "one-stage": 0.012, "codec-only": 0.03, "rising-snr": 0.02, "consistency": 0.006,
         "feature-noise": 0.009,
     }  # fmt: skip
     return [
@@ -113,8 +113,8 @@ def stages():
 
 def loss_ablation():
     changes = {
-        "full": 0.0, "no-ce": -0.013, "no-feature": -0.004, "no-logit": -0.021, "no-relation": 0.0006, "no-ib": -0.0012,
-        "only-ce": -0.034, "only-logit": -0.009,
+        "full": 0.0, "no-ce": -0.013, "no-feature": -0.004, "no-logit": -0.021, "no-angle": 0.0006,
+        "no-bottleneck": -0.0012, "default": -0.002, "only-ce": -0.034, "only-logit": -0.009,
     }  # fmt: skip
     return [
         {

@@ -249,7 +249,7 @@ def test_stages_shows_bands_and_paired_differences():
     assert drawn.get_ydata()[3] == pytest.approx(np.mean([value["codec-only", 5.0, seed] for seed in range(5)]))
     assert len([item for item in above.collections if isinstance(item, PolyCollection)]) == 6
     assert [c.get_label() for c in below.containers] == [
-        "one stage", "codec only", "rising SNR", "no consistency", "noise on features",
+        "one stage", "codec only", "rising SNR", "consistency", "noise on features",
     ]  # fmt: skip
     rising = below.containers[2]
     points = [100 * (value["rising-snr", 20.0, seed] - value["two-stage", 20.0, seed]) for seed in range(5)]
@@ -282,7 +282,7 @@ def test_loss_ablation_shows_paired_changes():
     ax = figure.axes[0]
     assert ax.get_title(loc="left") == "fashion-mnist, 1,000 labels: the whole loss has 83.1 %"
     assert names(ax)[:2] == ["without cross-entropy", "without features"]
-    assert names(ax)[-2:] == ["cross-entropy alone", "logits alone"]
+    assert names(ax)[-3:] == ["the default weights", "cross-entropy alone", "logits alone"]
     value = {(row["system"], row["seed"]): row["accuracy"] for row in rows if row["dataset"] == "fashion-mnist"}
     points = [100 * (value["no-ce", seed] - value["full", seed]) for seed in range(3)]
     assert seeds_of(ax)[0] == pytest.approx(points)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from publish_distill import Case, kept, network
+from publishing import add_run_options, command
 from torch import Tensor, nn
 
 from kdnas.codec.adaptation import AccuracyTable
@@ -40,6 +41,7 @@ from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 
 OFFSETS_DB = [-3.0, 0.0, 3.0]
 TARGETS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
+OPTIONS = ("dataset", "labels", "seeds", "snrs", "lengths", "device", "architecture")
 CONSTELLATIONS = ("qpsk", "16qam", "64qam", "256qam")
 
 
@@ -215,9 +217,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="train only these (one-model, length-4, snr--10 ...); no table")
     parser.add_argument("--device", default="wearable")
     parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the encoder")
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every link")
+    add_run_options(parser, "link")
     parser.add_argument("--work", type=Path, default=Path("runs/codec"))
     parser.add_argument("--out", type=Path, help="the published file (default: runs/published/TABLE.json)")
     given = parser.parse_args()
@@ -226,20 +226,8 @@ def main() -> None:
     if given.models:
         return
     out = given.out or Path("runs/published") / f"{given.table}.json"
-    write_json(out, {"command": command(given), "rows": made})
+    write_json(out, {"command": command("publish_codec.py", given, *OPTIONS), "rows": made})
     print(f"wrote {out}: {len(made)} rows")
-
-
-def command(given: argparse.Namespace) -> str:
-    """The command that makes the table again; folders by their names."""
-    names = [f"folder:{Path(d[7:]).name}" if d.startswith("folder:") else d for d in given.dataset]
-    words = ["python scripts/publish_codec.py", given.table, "--dataset", *names, "--labels", str(given.labels)]
-    words += ["--seeds", *map(str, given.seeds), "--snrs", *(f"{snr:g}" for snr in given.snrs)]
-    words += ["--lengths", *map(str, given.lengths)]
-    words += ["--device", given.device, "--architecture", given.architecture, "--preset", given.preset]
-    words += ["--threads", str(given.threads)]
-    words += ["--set", *given.set] if given.set else []
-    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from publishing import add_run_options, command
 from torch import Tensor, nn
 
 from kdnas.config import make_settings, parse_assignments, parse_value
@@ -257,6 +258,7 @@ TABLES: dict[str, tuple[str, Changes, list[str]]] = {
     "stages": ("stages.json", {**STAGES, **ABLATIONS}, ["1000"]),
     "weights": ("feature_weight.json", WEIGHTS, ["1000"]),  # of both stages, or of stage 2 alone
 }
+OPTIONS = ("dataset", "labels", "seeds", "systems", "data_seed", "device", "architecture")
 
 
 def main() -> None:
@@ -270,9 +272,7 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, help="one seed for data, labels and teacher of all students")
     parser.add_argument("--device", default="wearable")
     parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the student")
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every system")
+    add_run_options(parser, "system")
     parser.add_argument("--work", type=Path, default=Path("runs/distill"))
     parser.add_argument("--out", type=Path, help="the published file (default: the table's, in runs/published)")
     given = parser.parse_args()
@@ -289,21 +289,8 @@ def main() -> None:
     else:
         rows = clean_table(given, systems, given.labels)
     out = given.out or Path("runs/published") / file
-    write_json(out, {"command": command(given), "rows": rows})
+    write_json(out, {"command": command("publish_distill.py", given, *OPTIONS), "rows": rows})
     print(f"wrote {out}: {len(rows)} rows")
-
-
-def command(given: argparse.Namespace) -> str:
-    """The command that makes the table again; folders by their names."""
-    names = [f"folder:{Path(d[7:]).name}" if d.startswith("folder:") else d for d in given.dataset]
-    words = ["python scripts/publish_distill.py", given.table, "--dataset", *names]
-    words += ["--labels", *map(str, given.labels), "--seeds", *map(str, given.seeds)]
-    words += ["--systems", *given.systems] if given.systems else []
-    words += ["--data-seed", str(given.data_seed)] if given.data_seed is not None else []
-    words += ["--device", given.device, "--architecture", given.architecture, "--preset", given.preset]
-    words += ["--threads", str(given.threads)]
-    words += ["--set", *given.set] if given.set else []
-    return " ".join(words)
 
 
 if __name__ == "__main__":

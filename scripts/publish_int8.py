@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import add_run_options, command
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.evaluate import accuracy_ci95, evaluate_answers, paired_difference
@@ -91,9 +92,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", type=Path, metavar="RUN", help="trained runs: nothing else is trained")
     parser.add_argument("--dataset", default="fashion-mini")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
+    add_run_options(parser)
     parser.add_argument("--work", type=Path, default=Path("runs/int8"))
     parser.add_argument("--train-only", action="store_true", help="measure nothing, and write no table")
     parser.add_argument("--out", type=Path, default=Path("runs/published/int8.json"))
@@ -112,13 +111,8 @@ def main() -> None:
         print(f"{own[0]['device']}, seed {own[0]['seed']}: {told}", flush=True)
     if given.train_only:
         return
-    if given.runs:
-        words = ["--runs", *map(str, given.runs)]
-    else:
-        words = ["--devices", *given.devices, "--dataset", given.dataset, "--seeds", *map(str, given.seeds)]
-        words += ["--preset", given.preset, "--threads", str(given.threads)]
-        words += ["--set", *given.set] if given.set else []
-    write_json(given.out, {"command": " ".join(["python scripts/publish_int8.py", *words]), "rows": rows})
+    names = ["runs"] if given.runs else ["devices", "dataset", "seeds"]
+    write_json(given.out, {"command": command("publish_int8.py", given, *names), "rows": rows})
     print(f"wrote {given.out}: {len(rows)} rows")
 
 

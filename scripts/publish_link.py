@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import add_run_options, command
 
 from kdnas.config import BASELINES, make_settings, parse_assignments, parse_value
 from kdnas.evaluate import accuracy_ci95, evaluate_teacher, paired_difference
@@ -130,9 +131,7 @@ def main() -> None:
     parser.add_argument("--labels", default="1000")
     parser.add_argument("--device", default="wearable")
     parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the encoder")
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every system")
+    add_run_options(parser, "system")
     parser.add_argument("--work", type=Path, default=Path("runs/link"))
     parser.add_argument("--out", type=Path, default=Path("runs/published/envelope.json"), help="the published file")
     given = parser.parse_args()
@@ -145,19 +144,14 @@ def main() -> None:
             for name in (OURS, *(name for name in SYSTEMS if name in given.systems and name != OURS)):
                 case.make(name)
             rows += case.rows()
-    write_json(given.out, {"command": command(given), "rows": rows})
+    write_json(
+        given.out,
+        {
+            "command": command("publish_link.py", given, "dataset", "seeds", "labels", "device", "architecture"),
+            "rows": rows,
+        },
+    )
     print(json.dumps({"wrote": str(given.out), "rows": len(rows)}))
-
-
-def command(given: argparse.Namespace) -> str:
-    """The command that makes the table again; folders by their names."""
-    names = [f"folder:{Path(d[7:]).name}" if d.startswith("folder:") else d for d in given.dataset]
-    words = ["python scripts/publish_link.py", given.table, "--dataset", *names]
-    words += ["--seeds", *map(str, given.seeds), "--labels", given.labels]
-    words += ["--device", given.device, "--architecture", given.architecture, "--preset", given.preset]
-    words += ["--threads", str(given.threads)]
-    words += ["--set", *given.set] if given.set else []
-    return " ".join(words)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import command
 
 from kdnas import config
 from kdnas.config import make_settings, parse_assignments
@@ -98,20 +99,17 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     # Rows that are there are kept, so that a stopped run goes on.
     rows = read_json(given.out)["rows"] if given.out.exists() else []
-    words = f"--steps {given.steps} --batch-size {given.batch_size} --channels {given.channels} --cells {given.cells}"
-    data = given.dataset if ":" not in given.dataset else f"folder:{Path(given.dataset).name}"
-    words += f" --systems {' '.join(given.systems)} --seeds {' '.join(map(str, given.seeds))} --threads {given.threads}"
-    words += f" --set {' '.join(given.set)}" if given.set else ""
-    command = f"python scripts/publish_nas_bench_201.py --dataset {data} {words}"
+    options = ("dataset", "steps", "batch_size", "channels", "cells", "systems", "seeds")
+    again = command("publish_nas_bench_201.py", given, *options)
     for seed in given.seeds:
         for system in given.systems:
             if any((row["system"], row["seed"]) == (system, seed) for row in rows):
                 continue
             rows.append(search(system, seed, given))
             print(system, seed, rows[-1]["arch"], f"gap {100 * rows[-1]['gap']:+.1f}", flush=True)
-            write_json(given.out, {"command": command, "rows": rows})
+            write_json(given.out, {"command": again, "rows": rows})
     rows.sort(key=lambda row: (row["system"], row["seed"]))
-    write_json(given.out, {"command": command, "rows": rows})
+    write_json(given.out, {"command": again, "rows": rows})
 
 
 if __name__ == "__main__":

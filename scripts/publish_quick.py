@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import add_run_options, command
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.errors import InputError
@@ -77,11 +78,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--random", type=int, default=8, help="random architectures for each device")
     parser.add_argument("--random-seeds", nargs="+", type=int, default=[0], help="seeds with random architectures")
-    parser.add_argument("--preset", default="quick")
+    add_run_options(parser, threads=None)
     parser.add_argument("--dataset", default="fashion-mini")
     parser.add_argument("--labels", default=1000, type=int)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
     parser.add_argument("--work", type=Path, default=Path("runs/quick"))
     parser.add_argument("--out", type=Path, default=Path("runs/published/quick.json"))
     parser.add_argument("--collect", action="store_true", help="train nothing: publish what --work holds")
@@ -117,18 +116,8 @@ def main() -> None:
                 if given.collect and not (place / "results.json").exists():
                     continue
                 rows += rows_of(random_run(context, choices, place, common), f"random-{number}")
-    words = [
-        "python scripts/publish_quick.py",
-        "--devices",
-        *given.devices,
-        "--seeds",
-        *map(str, given.seeds),
-    ]
-    words += ["--random", str(given.random), "--random-seeds", *map(str, given.random_seeds)]
-    words += ["--preset", given.preset, "--dataset", given.dataset, "--labels", str(given.labels)]
-    words += ["--threads", str(given.threads)] if given.threads else []
-    words += ["--set", *given.set] if given.set else []
-    write_json(given.out, validate_published({"command": " ".join(words), "rows": rows}))
+    again = command("publish_quick.py", given, "devices", "seeds", "random", "random_seeds", "dataset", "labels")
+    write_json(given.out, validate_published({"command": again, "rows": rows}))
     print(f"wrote {given.out}: {len(rows)} rows")
 
 

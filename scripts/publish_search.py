@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import command
 
 from kdnas.config import Settings, make_settings
 from kdnas.cost import CostTables
-from kdnas.cost.exact import SUMS
 from kdnas.errors import InputError
 from kdnas.pipeline import api, stages
 from kdnas.pipeline.context import Context
@@ -102,9 +102,9 @@ def budgets(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def most(context: Context, cost: str) -> float:
     """The largest value that any single architecture of the space can have, from above: each unit at its dearest."""
     tables = context.tables
-    if cost == "sram_bytes":
+    if cost not in tables.summed:  # the peak of activation memory
         return max(float(held.max()) for held in tables.held)
-    return sum(float(sums[:, SUMS.index(cost)].max()) for sums in tables.sums)
+    return sum(float(sums[:, tables.summed.index(cost)].max()) for sums in tables.sums)
 
 
 def collapse(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -282,15 +282,13 @@ def main() -> None:
     given.devices = given.devices or (all_devices if given.table == "budgets" else ["wearable"])
     out = given.out or PUBLISHED / FILES[given.table]
     given.kept = read_json(out)["rows"] if given.table == "collapse" and out.exists() else []
-    words = ["python scripts/publish_search.py", given.table, "--devices", *given.devices]
-    words += ["--seeds", *map(str, given.seeds), "--threads", str(given.threads)]
-    words += ["--random", str(given.random), "--systems", *given.systems] if given.table == "baselines" else []
-    words += ["--spaces", *given.spaces] if given.table == "collapse" else []
+    own = {"baselines": ("random", "systems"), "collapse": ("spaces", "protections")}.get(given.table, ())
+    again = command("publish_search.py", given, "devices", "seeds", *own)
     rows = list(given.kept)
     for row in TABLES[given.table](given):
         rows.append(row)
         print(json.dumps(row), flush=True)
-        write_json(out, {"command": " ".join(words), "rows": rows})
+        write_json(out, {"command": again, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ Rows of other data sets that the table holds already are kept. A data set that i
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
+
+from publishing import add_run_options, command
 
 from kdnas.config import parse_assignments
 from kdnas.errors import InputError
@@ -75,9 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--labels", type=labels, default=1000)
     parser.add_argument("--forms", nargs="+", default=FORMS)
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
+    add_run_options(parser, threads=None)
     parser.add_argument("--work", type=Path, default=Path("runs/store"))
     parser.add_argument("--out", type=Path, default=Path("runs/published/store.json"))
     parser.add_argument("--collect", action="store_true", help="train nothing: publish what --work holds")
@@ -92,9 +90,8 @@ def main() -> None:
         before = read_json(given.out)
         kept = [row for row in before["rows"] if row["dataset"] != rows[0]["dataset"]]
         commands = before["command"].split(" && ") if kept else []
-    command = shlex.join(["python", "scripts/publish_store.py", *sys.argv[1:]])
-    command = " && ".join([*(c for c in commands if c != command), command])
-    write_json(given.out, {"command": command, "rows": [*kept, *rows]})
+    own = command("publish_store.py", given, "dataset", "device", "seeds", "labels", "forms")
+    write_json(given.out, {"command": " && ".join([*(c for c in commands if c != own), own]), "rows": [*kept, *rows]})
     print(f"wrote {given.out}: {len(kept) + len(rows)} rows")
 
 

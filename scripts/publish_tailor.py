@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from publishing import add_run_options, command
+
 from kdnas.config import parse_assignments
 from kdnas.evaluate.results import validate_table
 from kdnas.pipeline import api
@@ -37,10 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="fashion-mini")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--preset", default="quick")
+    add_run_options(parser, threads=None)
     parser.add_argument("--fleet", default="default", help="fleet of the package, or a TOML file")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
     parser.add_argument("--work", type=Path, default=Path("runs/tailor"))
     parser.add_argument("--out", type=Path, default=Path("runs/published/tailor.json"))
     given = parser.parse_args()
@@ -54,11 +54,7 @@ def main() -> None:
     for seed in given.seeds:
         found = tailored(given.work / f"s{seed}", seed=seed, **common)
         rows += [{key: row[key] for key in COLUMNS} for row in found]
-    words = ["python scripts/publish_tailor.py", "--dataset", given.dataset, "--seeds", *map(str, given.seeds)]
-    words += ["--preset", given.preset, "--fleet", given.fleet]
-    words += ["--threads", str(given.threads)] if given.threads else []
-    words += ["--set", *given.set] if given.set else []
-    document = {"command": " ".join(words), "rows": rows}
+    document = {"command": command("publish_tailor.py", given, "dataset", "seeds", "fleet"), "rows": rows}
     validate_table(document, str(given.out))
     write_json(given.out, document)
     print(f"wrote {given.out}: {len(rows)} rows")

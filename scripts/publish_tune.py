@@ -35,6 +35,7 @@ from typing import Any
 
 import optuna
 import torch
+from publishing import add_run_options, command
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.device import list_devices
@@ -301,6 +302,8 @@ TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, Any]]
     "tuning": ("tuning.json", tuning_table, list_devices()),
     "workers": ("workers.json", workers_table, ["mcu"]),
 }
+# Options that act on one table alone.
+OWN_OPTIONS = {"proxy": ("architectures", "spread"), "workers": ("workers", "trials")}
 
 
 def main() -> None:
@@ -313,9 +316,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=3.0, help="proxy: budgets are drawn from 1/this to this times")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
     parser.add_argument("--trials", type=int, default=12, help="workers: trials of the study")
-    parser.add_argument("--preset", default="quick")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of every run")
+    add_run_options(parser)
     parser.add_argument("--work", type=Path, default=Path("runs/tune"))
     parser.add_argument("--out", type=Path, help="the published file (default: the table's, in runs/published)")
     given = parser.parse_args()
@@ -324,21 +325,14 @@ def main() -> None:
     given.devices = given.devices or devices
     rows = make(given)
     out = given.out or Path("runs/published") / file
-    write_json(out, {"command": command(given), "rows": rows})
+    write_json(
+        out,
+        {
+            "command": command("publish_tune.py", given, "devices", "seeds", *OWN_OPTIONS.get(given.table, ())),
+            "rows": rows,
+        },
+    )
     print(f"wrote {out}: {len(rows)} rows")
-
-
-def command(given: argparse.Namespace) -> str:
-    """The command that makes the table again."""
-    words = ["python scripts/publish_tune.py", given.table, "--devices", *given.devices]
-    words += ["--seeds", *map(str, given.seeds)]
-    if given.table == "proxy":
-        words += ["--architectures", str(given.architectures), "--spread", f"{given.spread:g}"]
-    if given.table == "workers":
-        words += ["--workers", *map(str, given.workers), "--trials", str(given.trials)]
-    words += ["--preset", given.preset, "--threads", str(given.threads)]
-    words += ["--set", *given.set] if given.set else []
-    return " ".join(words)
 
 
 if __name__ == "__main__":

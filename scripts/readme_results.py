@@ -4,6 +4,7 @@ Each table stands between markers that name its file, in one of the two. Where t
 between them.
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -661,9 +662,12 @@ def rewritten(texts: dict[str, str]) -> dict[str, str]:
 
 def main() -> None:
     """Rewrite the sections, or with ``--check`` exit 1 where one is not what its published table gives."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="rewrite nothing; exit 1 where a table is out of date")
+    given = parser.parse_args()
     texts = {name: (ROOT / name).read_text() for name in DOCUMENTS}
     new = rewritten(texts)
-    if "--check" in sys.argv:
+    if given.check:
         sys.exit(0 if new == texts else "the results are not those of runs/published: run scripts/readme_results.py")
     for name, text in new.items():
         (ROOT / name).write_text(text)

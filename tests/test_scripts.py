@@ -1,8 +1,10 @@
 """The scripts: what they install and call, and when; with a stub interpreter that installs nothing."""
 
+import argparse
 import importlib.util
 import json
 import os
+import runpy
 import shutil
 import stat
 import subprocess
@@ -144,6 +146,38 @@ def test_scripts_can_be_executed() -> None:
     scripts = [path for path in (ROOT / "scripts").iterdir() if path.suffix == ""] + [ROOT / ".ci/run"]
     assert len(scripts) >= 8
     assert all(path.stat().st_mode & stat.S_IXUSR for path in scripts if path.is_file())
+
+
+PROGRAMS = sorted({path.name for path in (ROOT / "scripts").glob("*.py")} - {"publishing.py"})
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_a_python_script_finds_all_that_it_needs(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("usage:")
+
+
+def test_a_published_command_has_every_option_and_no_place_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    publishing = importlib.import_module("publishing")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table")
+    parser.add_argument("--dataset", nargs="+")
+    parser.add_argument("--data-seed", type=int)
+    parser.add_argument("--snrs", nargs="+", type=float)
+    publishing.add_run_options(parser)
+    given = parser.parse_args(
+        ["snrs", "--dataset", "fashion-mini", "folder:/home/me/cifar", "--snrs", "-10", "2.5", "--set", "data.limit=9"]
+    )
+    assert publishing.command("make.py", given, "dataset", "data_seed", "snrs") == (
+        "python scripts/make.py snrs --dataset fashion-mini folder:cifar --snrs -10 2.5 --preset quick --threads 1 "
+        "--set data.limit=9"
+    )
 
 
 def test_the_results_in_the_readme_are_the_published_ones() -> None:

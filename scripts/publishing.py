@@ -1,0 +1,37 @@
+"""What the scripts that make published tables share: options of every run, and the command that makes a table again."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_run_options(parser: argparse.ArgumentParser, what: str = "run", threads: int | None = 1) -> None:
+    """``--preset``, ``--threads`` and ``--set``, which act on every ``what``."""
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help=f"settings of every {what}")
+
+
+def command(script: str, given: argparse.Namespace, *names: str) -> str:
+    """The command that makes the table again: the options of ``names``, then what there is of ``add_run_options``.
+
+    Args:
+        script: Its file name.
+        given: What was parsed; a positional ``table`` comes first. Options without a value are left out, and folders
+            of images are named without their place.
+        names: Of the options, in their order.
+    """
+    words = [f"python scripts/{script}", *([given.table] if "table" in given else [])]
+    for name in (*names, "preset", "threads", "set"):
+        value = getattr(given, name, None)
+        if value is not None and value != []:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [_written(one) for one in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return f"folder:{Path(text[7:]).name}" if text.startswith("folder:") else text

@@ -102,8 +102,8 @@ def budgets(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def most(context: Context, cost: str) -> float:
     """The largest value that any single architecture of the space can have, from above: each unit at its dearest."""
     tables = context.tables
-    if cost not in tables.summed:  # the peak of activation memory
-        return max(float(held.max()) for held in tables.held)
+    if cost in tables.peaks:
+        return max(float(held.max()) for held in tables.peaks[cost])
     return sum(float(sums[:, tables.summed.index(cost)].max()) for sums in tables.sums)
 
 

@@ -10,12 +10,16 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from kdnas.cost import CostTables, costs_of
+from kdnas.device import load_device
 from kdnas.device.files import ALIASES
+from kdnas.space import make_space
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -178,6 +182,17 @@ def test_a_published_command_has_every_option_and_no_place_of_a_machine(monkeypa
         "python scripts/make.py snrs --dataset fashion-mini folder:cifar --snrs -10 2.5 --preset quick --threads 1 "
         "--set data.limit=9"
     )
+
+
+def test_no_architecture_costs_more_than_the_largest_of_its_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    most = importlib.import_module("publish_search").most
+    space, draw = make_space("mobile"), torch.Generator().manual_seed(0)
+    tables = CostTables(space.units(), space.domains(), costs_of(load_device("mcu")))
+    found = [tables.exact(space.random(draw)) for _ in range(50)]
+    for name in found[0]:
+        largest = most(SimpleNamespace(tables=tables), name)
+        assert 0.5 * largest < max(costs[name] for costs in found) <= largest
 
 
 def test_the_results_in_the_readme_are_the_published_ones() -> None:

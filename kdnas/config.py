@@ -416,17 +416,17 @@ class Settings(Section):
         "auto", description="where to compute; auto takes a CUDA device where there is one"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores unless set")
-    data: Data = Data()  # type: ignore[call-arg]
-    spaces: Space = Space()  # type: ignore[call-arg]
-    adapt: Teacher = Teacher()  # type: ignore[call-arg]
-    knowledge: Knowledge = Knowledge()  # type: ignore[call-arg]
-    loss: Loss = Loss()  # type: ignore[call-arg]
-    search: Search = Search()  # type: ignore[call-arg]
-    tune: Tune = Tune()  # type: ignore[call-arg]
-    distill: Distill = Distill()  # type: ignore[call-arg]
-    codec: Codec = Codec()  # type: ignore[call-arg]
-    evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
-    tailor: Tailor = Tailor()  # type: ignore[call-arg]
+    data: Data = Data()
+    spaces: Space = Space()
+    adapt: Teacher = Teacher()
+    knowledge: Knowledge = Knowledge()
+    loss: Loss = Loss()
+    search: Search = Search()
+    tune: Tune = Tune()
+    distill: Distill = Distill()
+    codec: Codec = Codec()
+    evaluate: Evaluate = Evaluate()
+    tailor: Tailor = Tailor()
 
     @model_validator(mode="after")
     def _weights_to_inherit(self) -> "Settings":

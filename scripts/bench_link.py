@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from kdnas import config
 from kdnas.data import Batch, Dataset, load_dataset, make_splits
 from kdnas.distill.stages import LinkStage
+from kdnas.export import read_info
 from kdnas.export.halves import Encoder, Receiver, Transmitter, half_onnx, onnx_session, run_onnx, to_onnx
 from kdnas.export.int8 import quantised
 from kdnas.knowledge.lessons import Lesson
@@ -29,7 +31,7 @@ from kdnas.link import Link, draw_conditions, transmit
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.files import write_json
 from kdnas.run.training import quiet
-from kdnas.zoo import load
+from kdnas.zoo import load, resolve
 
 TEACHER_DIM = 1280
 # Beside those that a link was trained for: all at once, as each of them runs on the whole batch.
@@ -85,10 +87,11 @@ def medians(ways: list[Work], given: argparse.Namespace) -> list[float]:
 def parts(device: str, dataset: Dataset, given: argparse.Namespace) -> list[dict[str, Any]]:
     """The throughput of every part of a device's link, by runtime and batch."""
     link = load(f"{device}-fashion-mini")
+    info = read_info(resolve(f"{device}-fashion-mini"))
     images = dataset.train_images[: max(given.batches)]
     shape = dataset.image_shape
     transmitter = half_onnx(link, "transmitter.onnx", shape)
-    int8 = quantised(transmitter, dataset.train_images, snr_db=link.info.snr_db, symbols=link.symbols)  # type: ignore[union-attr]
+    int8 = quantised(transmitter, dataset.train_images, snr_db=info.snr_db, symbols=link.symbols)
     modules: dict[str, nn.Module] = {
         "encoder": Encoder(link), "channel encoder": ChannelHalf(link), "transmitter": Transmitter(link),
         "receiver": Receiver(link),
@@ -122,9 +125,9 @@ def parts(device: str, dataset: Dataset, given: argparse.Namespace) -> list[dict
         ways: dict[tuple[str, str, str], Work] = {}
         for part, module in modules.items():
             own = {name: inputs[name][:batch].clone() for name in names[part]}
-            ways[part, "torch", "fp32"] = lambda module=module, own=own: module(*own.values())
+            ways[part, "torch", "fp32"] = partial(module, *own.values())
             for (_, dtype), session in ((key, s) for key, s in sessions.items() if key[0] == part):
-                ways[part, "onnxruntime", dtype] = lambda session=session, own=own: run_onnx(session, own)
+                ways[part, "onnxruntime", dtype] = partial(run_onnx, session, own)
         with torch.inference_mode():
             seconds = medians(list(ways.values()), given)
         for (part, runtime, dtype), spent in zip(ways, seconds, strict=True):
@@ -137,19 +140,19 @@ def training(device: str, dataset: Dataset, given: argparse.Namespace) -> list[d
     rows = []
     link = load(f"{device}-fashion-mini")
     size, draw = given.training_batch, torch.Generator().manual_seed(0)
-    info: Any = link.info
+    info = read_info(resolve(f"{device}-fashion-mini"))
     loss = KnowledgeLoss(
         config.Loss(),
         info.feature_dim,
         torch.zeros(TEACHER_DIM),
-        torch.ones(TEACHER_DIM),  # type: ignore[call-arg]
+        torch.ones(TEACHER_DIM),
     )
     rates = [(module, 1e-4) for module in (link, loss)]
     for channels in (tuple(info.channels), MANY_CHANNELS):
         stage = LinkStage(
             link, info.snr_db, channels, lessons=MadeUpLessons(dataset, 2 * size), loss=loss,  # type: ignore[arg-type]
             splits=make_splits(dataset.train_labels, "all", 0), rates=rates,
-            settings=config.Distill(), total_steps=100,  # type: ignore[call-arg]
+            settings=config.Distill(), total_steps=100,
         )  # fmt: skip
         stage.train()
         optimiser = stage.configure_optimizers()["optimizer"]

@@ -48,7 +48,7 @@ def latency_rows(given: argparse.Namespace, name: str, dtype: str) -> list[dict[
         print(f"{path}: {about}", flush=True)
     table, draw = load_table(path), generator(given.seed, "held out")
     fitted = measuring.covering(space, given.networks, given.seed)
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     while len(chosen) < given.held_out:
         choices = space.random(draw)
         if choices not in fitted and choices not in chosen:
@@ -63,7 +63,7 @@ def latency_rows(given: argparse.Namespace, name: str, dtype: str) -> list[dict[
         }
         for index, (own, measured) in enumerate(zip(steps, seconds, strict=True))
     ]  # fmt: skip
-    predicted = [row["predicted_s"] for row in rows]
+    predicted = [network_seconds(table, own) for own in steps]
     error = statistics.median(abs(p / m - 1) for p, m in zip(predicted, seconds, strict=True))
     print(f"{name}, {dtype}: median error {error:.1%}, rank correlation {rank_correlation(predicted, seconds):.3f}")
     return rows

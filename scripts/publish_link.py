@@ -111,8 +111,9 @@ class Case:
             for point, right in self.systems.correct(name).items():
                 accuracy, ci95 = accuracy_ci95(right.numpy())
                 own = ours.get(point)
-                compared = name != OURS and own is not None
-                difference = paired_difference(right.numpy(), own.numpy()) if compared else (None, None)
+                difference: tuple[float, float] | tuple[None, None] = (None, None)
+                if name != OURS and own is not None:
+                    difference = paired_difference(right.numpy(), own.numpy())
                 rows.append(
                     {**of_all, "system": name, **point.columns(), "accuracy": accuracy, "ci95": ci95,
                      **info, **of_teacher, "difference": difference[0],

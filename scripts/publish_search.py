@@ -214,7 +214,8 @@ def best_of_random(context: Context, count: int, place: Path) -> Architecture:
     """
     steps = search_steps(context) // count
     draw = generator(context.settings.seed, "random baseline")
-    use, tried, best = context.settings.search.budget_use, 0, (-1.0, {}, {})
+    use, tried = context.settings.search.budget_use, 0
+    best: tuple[float, dict[str, Any], dict[str, float]] = (-1.0, {}, {})
     for _ in range(200_000):
         choices = context.space.random(draw)
         costs = context.tables.exact(choices)

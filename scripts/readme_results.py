@@ -65,17 +65,17 @@ def quick(document: dict) -> str:
         "|---|---|---|---|---|---|",
     ]
     for device in devices:
-        for ours in at[device, "kdnas"]:
+        for found in at[device, "kdnas"]:
             chance = [
                 row["accuracy"]
                 for (d, system), rows in at.items()
                 for row in rows
-                if d == device and system.startswith("random-") and row["seed"] == ours["seed"]
+                if d == device and system.startswith("random-") and row["seed"] == found["seed"]
             ]
             if chance:
-                numbers = (ours["accuracy"], statistics.median(chance), min(chance), max(chance))
+                numbers = (found["accuracy"], statistics.median(chance), min(chance), max(chance))
                 cells = " | ".join(f"{100 * value:.1f}" for value in numbers)
-                lines.append(f"| `{device}`, {ours['seed']} | {cells} | {len(chance)} |")
+                lines.append(f"| `{device}`, {found['seed']} | {cells} | {len(chance)} |")
     lines += ["", f"Made by `{document['command']}`."]
     return "\n".join(lines)
 

@@ -5,8 +5,8 @@
 
 Each published architecture is trained in both stages, and judged on test data through the link with its transmitter in
 float32 and in int8, with the same images and noise; the receiver stays in float32. --runs takes the links of these run
-directories instead, each with the architecture that was found there. Every row has the share of the class's budget that
-the binding cost takes, counted for int8.
+directories instead, each with the architecture that was found there. Every row says what share of the class's budget
+the binding cost takes, and how many bytes of flash were counted and are in the int8 file.
 
 Trained links in --work are taken as they are, stopped ones go on: processes with different devices or seeds may share
 it, and the last command, with all of them, only measures. Training takes a GPU where there is one; ONNX Runtime
@@ -24,7 +24,7 @@ from publishing import add_run_options, command
 from kdnas.config import make_settings, parse_assignments
 from kdnas.evaluate import accuracy_ci95, evaluate_answers, paired_difference
 from kdnas.export import load_link
-from kdnas.export.int8 import int8_operations
+from kdnas.export.int8 import int8_flash_bytes, int8_operations
 from kdnas.pipeline import api
 from kdnas.pipeline.context import Context
 from kdnas.pipeline.stages import architecture_of, int8_link
@@ -72,6 +72,8 @@ def rows_of(place: Path) -> list[dict[str, Any]]:
         "bytes_fp32": files[0].stat().st_size, "bytes_int8": files[1].stat().st_size,
         "operations_int8": integer.total(), "operations_float": other.total(),
         "binding": max(uses, key=lambda name: uses[name]), "binding_use": max(uses.values()),
+        "flash_bytes": costs["flash_bytes"], "flash_bytes_file": int8_flash_bytes(files[1].read_bytes()),
+        "flash_budget": context.device.budgets.get("flash_bytes"),
     }  # fmt: skip
     rows = []
     for point, right in exact.items():

@@ -38,6 +38,12 @@ class Int8Row(Row):
     bytes_int8: Positive
     operations_int8: Count
     operations_float: Count
+    # What the transmitter takes of the class's budgets; flash as it is counted, and as the int8 file has it.
+    binding: Name
+    binding_use: NotNegative
+    flash_bytes: Positive
+    flash_bytes_file: Positive
+    flash_budget: Above | None
 
     @model_validator(mode="after")
     def _difference(self) -> "Int8Row":

@@ -99,6 +99,29 @@ def int8_operations(model: bytes) -> tuple[Counter[str], Counter[str]]:
     return integer, other
 
 
+def int8_flash_bytes(model: bytes) -> int:
+    """Bytes of what a device must keep of a quantised transmitter, beside the code: what ``flash_bytes`` foretells.
+
+    Counted in the file: int8 weights with a float32 scale for each output channel, int32 biases, float constants. Not
+    counted is what follows from these or is of no size: zero points (0 for weights and biases), the scales of biases
+    (those of weights times the input's), scales of activations, shapes, and the graph's names.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load_from_string(model).graph
+    arrays = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    total, told = 0, set[str]()
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            told.update(node.input[1:])
+            stored = arrays.get(node.input[0])
+            if stored is not None:
+                told.add(node.input[0])
+                total += stored.nbytes + (arrays[node.input[1]].nbytes if stored.dtype == "int8" else 0)
+    return total + sum(a.nbytes for name, a in arrays.items() if a.dtype == "float32" and name not in told)
+
+
 class Int8Transmitter(nn.Module):
     """A transmitter's ONNX file in place of a channel encoder; it takes the images themselves as features."""
 

@@ -8,9 +8,11 @@ import torch
 from link_samples import META
 from torch import Tensor
 
+from kdnas.codec import channel_encoder_steps
+from kdnas.cost import exact_costs
 from kdnas.errors import InputError
 from kdnas.export.halves import onnx_session, run_onnx
-from kdnas.export.int8 import int8_link, int8_operations, quantised
+from kdnas.export.int8 import int8_flash_bytes, int8_link, int8_operations, quantised
 from kdnas.link import Link
 from kdnas.space import Architecture
 
@@ -46,6 +48,21 @@ def test_all_weights_of_products_are_int8_with_a_scale_for_each_channel(both: tu
     assert weighted == len(products) - 2
     floats = sum(value.size for value in values.values() if value.dtype == np.float32 and value.ndim >= 2)
     assert floats == 0 and len(both[2]) < len(both[1])
+
+
+def test_the_file_holds_as_many_bytes_as_the_budget_counts(
+    both: tuple[Link, bytes, bytes], saved: tuple[Path, Link, Architecture]
+) -> None:
+    link, architecture = both[0], saved[2]
+    space = architecture.make_space()
+    steps = [step for unit in space.units() for step in unit.steps(space.check(architecture.choices))]
+    counted = exact_costs([*steps, *channel_encoder_steps(link.channel_encoder.config)])["flash_bytes"]
+    kept = int8_flash_bytes(both[2])
+    assert 0.97 * counted < kept <= counted
+    weights = sum(p.numel() for p in link.encoder.parameters()) + sum(
+        p.numel() for p in link.channel_encoder.parameters()
+    )
+    assert kept > 0.95 * weights
 
 
 def test_what_is_counted_as_int8_is_all_but_the_ends(both: tuple[Link, bytes, bytes]) -> None:

@@ -212,6 +212,12 @@ class Tune(Section):
     startup_trials: int = Field(4, ge=1, description="random trials before the sampler and the pruner act")
     epochs: int = Field(3, ge=1, description="epochs of each trial's short search")
     steps: int = Field(10, ge=1, description="bilevel steps in an epoch of a trial")
+    finalists: int = Field(
+        2, ge=1, description="best trials whose weights get a full search, as the settings' own weights do"
+    )
+    final_epochs: int = Field(
+        3, ge=1, description="epochs of stage 1 after which the architectures of these searches are compared"
+    )
     check: int = Field(0, ge=0, description="architectures trained in full for the rank correlation")
     workers: int = Field(1, ge=1, description="processes on this machine that share the study")
     storage: str | None = Field(
@@ -441,6 +447,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.limit": 600, "data.labels": 200, "adapt.method": "probe", "adapt.image_size": 32, "knowledge.views": 2,
         "search.warmup_epochs": 1, "search.epochs": 2, "search.steps": 4, "search.batch_size": 32,
         "tune.trials": 4, "tune.startup_trials": 2, "tune.epochs": 2, "tune.steps": 2, "tune.check": 2,
+        "tune.finalists": 1, "tune.final_epochs": 1,
         "distill.epochs": 2, "distill.link_epochs": 2, "distill.steps": 10, "distill.batch_size": 32,
         "distill.link_batch_size": 32,
         "evaluate.draws": 2, "evaluate.snrs_db": [0.0, 10.0], "evaluate.lengths": [16, 64],
@@ -451,14 +458,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Tens of minutes on a few cores.
     "standard": {
         "knowledge.views": 8, "search.warmup_epochs": 10, "search.epochs": 20, "search.steps": 40, "tune.trials": 24,
-        "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "distill.epochs": 40,
-        "distill.link_epochs": 30, "evaluate.draws": 20, "tailor.slices": 12,
+        "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "tune.final_epochs": 10,
+        "distill.epochs": 40, "distill.link_epochs": 30, "evaluate.draws": 20, "tailor.slices": 12,
     },
     # Hours; a GPU helps.
     "paper": {
         "knowledge.views": 16, "adapt.image_size": 128, "search.warmup_epochs": 20, "search.epochs": 50,
         "search.steps": 200, "tune.trials": 60, "tune.startup_trials": 15, "tune.epochs": 6, "tune.steps": 50,
-        "tune.check": 10, "distill.epochs": 200, "distill.link_epochs": 100, "distill.steps": 200,
+        "tune.check": 10, "tune.finalists": 4, "tune.final_epochs": 40,
+        "distill.epochs": 200, "distill.link_epochs": 100, "distill.steps": 200,
         "evaluate.draws": 50, "tailor.steps": 1500, "tailor.link_steps": 500,
         "tailor.slices": 12,
     },

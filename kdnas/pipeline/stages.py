@@ -1,6 +1,7 @@
 """Each stage of a run: what it reads, what it leaves in the run directory, and its report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from kdnas.run import ranks
 from kdnas.run.files import atomic_write, hash_of, read_json, sha256_file, write_json
 from kdnas.run.seeds import seeded
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
+from kdnas.search.engine import SearchResult
 from kdnas.space.architecture import Architecture
 from kdnas.tune.objective import Objective
 from kdnas.tune.space import search_space, with_parameters
-from kdnas.tune.study import Study
+from kdnas.tune.study import Study, ranked
 from kdnas.tune.warm import warm_parameters
 
 Say = Callable[[str], None]
@@ -67,7 +69,8 @@ def study_of(context: Context, helper: bool = False) -> Study:
         exclude={
             "data": {"root"},
             "knowledge": {"workers"},
-            "tune": {"enabled", "trials", "check", "workers", "storage", "heartbeat", "warm_start"},
+            "tune": {"enabled", "trials", "check", "workers", "storage", "heartbeat", "warm_start", "finalists",
+                     "final_epochs"},
         },
     )  # fmt: skip
     identity = {
@@ -79,13 +82,18 @@ def study_of(context: Context, helper: bool = False) -> Study:
     warm: list[dict[str, float]] = []
     if s.tune.warm_start is not None:
         warm = warm_parameters(s.tune.warm_start, s.tune.storage, space, max(1, s.tune.startup_trials // 2))
-    judge = Objective(
+    return Study(
+        context.searcher, warmed(context), s.search, s.loss, s.tune, context.path, s.seed, judge=objective_of(context),
+        warm=warm, identity=identity, helper=helper,
+    )  # fmt: skip
+
+
+def objective_of(context: Context) -> Objective:
+    """What architectures are worth, as the settings want it judged."""
+    s = context.settings
+    return Objective(
         context.lessons, context.splits, context.device.link, channel=s.tune.objective == "noise", seed=s.seed,
         judged=s.tune.judged if s.loss.kd > 0 else "labels",  # without distillation the teacher has no say
-    )  # fmt: skip
-    return Study(
-        context.searcher, warmed(context), s.search, s.loss, s.tune, context.path, s.seed, judge=judge, warm=warm,
-        identity=identity, helper=helper,
     )  # fmt: skip
 
 
@@ -162,22 +170,26 @@ def train_clean(context: Context, network: nn.Module, name: str) -> float:
 
 
 def search(context: Context, say: Say) -> None:
-    """The full search with the study's weights (or the settings', where there was no study); all processes share it."""
+    """The full search, which all processes share; after a study several, of which the best architecture is kept."""
     s = context.settings
-    tuned = context.directory.report("tune")
-    loss, settings = s.loss, s.search
-    if tuned:
-        settings, loss = with_parameters(tuned["best"]["parameters"], settings, loss)
 
     def prepare() -> None:
         _ = context.searcher  # adapts the teacher and stores what it says, where the cache has lost them
 
     with context.directory.stage("search") as report:
         ranks.by_main(prepare)
-        result = context.searcher.run(
-            settings.model_copy(update={"warmup_epochs": 0}), loss, context.path, "search", weights=warmed(context),
-            on_epoch=lambda epoch, accuracy, likely: None, progress=context.progress,
-        )  # fmt: skip
+        tried = finalists(context)
+        results = [
+            context.searcher.run(
+                settings.model_copy(update={"warmup_epochs": 0}), loss, context.path,
+                f"search-{number}" if number > 1 else "search", weights=warmed(context),
+                on_epoch=lambda epoch, accuracy, likely: None, progress=context.progress,
+            )
+            for number, (_, settings, loss) in enumerate(tried, 1)
+        ]  # fmt: skip
+        values = compared(context, results, [whose for whose, _, _ in tried], say)
+        chosen = max(range(len(tried)), key=values.__getitem__)  # the first of equals
+        (_, settings, loss), result = tried[chosen], results[chosen]
         architecture = Architecture(
             s.space, context.space_options, result.choices, result.costs,
             {"data": context.dataset.hash, "teacher": context.teacher.hash, "device": context.device.hash},
@@ -186,6 +198,11 @@ def search(context: Context, say: Say) -> None:
             "choices": result.choices, "costs": result.costs, "likely": result.likely, "penalty": settings.penalty,
             "kd": loss.kd, "accuracy_relaxed": result.accuracy_relaxed, "accuracy_derived": result.accuracy_derived,
             "gap": result.gap, "history": result.history,
+            "finalists": [
+                {"weights": whose, "kd": loss.kd, "penalty": settings.penalty, "choices": each.choices,
+                 "costs": each.costs, "gap": each.gap, "value": value if len(tried) > 1 else None}
+                for (whose, settings, loss), each, value in zip(tried, results, values, strict=True)
+            ],
         }  # fmt: skip
 
         def keep() -> None:
@@ -200,6 +217,41 @@ def search(context: Context, say: Say) -> None:
         f"found {result.costs['params']:,.0f} parameters, {result.costs['macs']:,.0f} MACs; {binding} uses "
         f"{used[binding]:.0%} of the encoder's budget; discretisation gap {100 * result.gap:+.1f} points"
     )
+
+
+def finalists(context: Context) -> list[tuple[str, config.Search, config.Loss]]:
+    """Whose weights the full searches have: the study's best trials', then the settings' own; without a study these."""
+    s, tuned = context.settings, context.directory.report("tune")
+    best = ranked(tuned["trials"])[: s.tune.finalists] if tuned else []
+    return [
+        *((f"trial {row['trial'] + 1}", *with_parameters(row["parameters"], s.search, s.loss)) for row in best),
+        ("settings", s.search, s.loss),
+    ]
+
+
+def compared(context: Context, results: Sequence[SearchResult], names: Sequence[str], say: Say) -> list[float]:
+    """What the architectures of several searches are worth by the study's objective.
+
+    Each begins stage 1 anew, the same for all: the weights that a search leaves tell its λ_kd more than its choices.
+    """
+    values: list[float] = []
+    if len(results) == 1:
+        return [0.0]
+    distiller, objective = context.distiller(), objective_of(context)
+    distiller.settings = context.settings.distill.model_copy(
+        update={"epochs": context.settings.tune.final_epochs, "patience": 0}
+    )
+    for number, (result, name) in enumerate(zip(results, names, strict=True)):
+        same = [index for index in range(number) if results[index].choices == result.choices]
+        if same:
+            values.append(values[same[0]])
+        else:
+            network = fresh(context, result.choices)
+            classifier, _ = distiller.clean(network, context.settings.loss, f"finalists/{number + 1}")
+            network.eval()
+            values.append(ranks.by_main(partial(objective, network, classifier, torch.device("cpu"))))
+        say(f"search with the weights of {name}: its architecture is worth {values[-1]:.1%}")
+    return values
 
 
 def architecture_of(context: Context, path: Path | None = None) -> Architecture:

@@ -236,12 +236,13 @@ class Study:
 
     def best(self) -> dict[str, Any]:
         """The row of the most accurate feasible trial; where none is feasible, of the one that violates least."""
-        complete = [row for row in self.rows() if row["accuracy"] is not None]
-        return min(
-            complete,
-            key=lambda row: (
-                sum(max(0.0, v) for v in row["constraints"].values()),
-                -row["accuracy"],
-                row["trial"],
-            ),
-        )
+        return ranked(self.rows())[0]
+
+
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Complete trials, best first: the feasible ones by value, then the others by how little they violate."""
+    complete = [dict(row) for row in rows if row["accuracy"] is not None]
+    return sorted(
+        complete,
+        key=lambda row: (sum(max(0.0, v) for v in row["constraints"].values()), -row["accuracy"], row["trial"]),
+    )

@@ -158,8 +158,9 @@ def _rank_check(context: Context, rows: list[dict[str, Any]]) -> list[dict[str, 
 
 def fresh(context: Context, choices: Mapping[str, Any]) -> nn.Module:
     """The network of ``choices``, its first weights drawn from the run's seed."""
+    space = context.space  # made before: it draws weights too, the first time
     with seeded(context.settings.seed, "encoder"):
-        return context.space.network(choices)
+        return space.network(choices)
 
 
 def train_clean(context: Context, network: nn.Module, name: str) -> float:

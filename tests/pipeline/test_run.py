@@ -7,15 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kdnas
+from kdnas.config import make_settings
 from kdnas.device import load_device
 from kdnas.errors import InputError
 from kdnas.evaluate import validate_results
 from kdnas.export.halves import onnx_session, run_onnx
+from kdnas.pipeline import stages
+from kdnas.pipeline.context import Context
+from kdnas.run.directory import RunDirectory
 from kdnas.space import Architecture
 
 
@@ -45,6 +50,31 @@ def test_costs_in_the_results_are_those_of_the_saved_networks(smoke_run: Path) -
     assert results["transmitter"]["params"] == encoder + channel
     found = kdnas.api.cost(smoke_run, "wearable")
     assert found["transmitter"] == results["transmitter"] and found["fits"]
+
+
+def test_after_a_study_the_search_keeps_the_best_of_several(smoke_run: Path) -> None:
+    """The best trial's weights and the settings' own; the architectures are compared, whatever their searches say."""
+    found, tuned = (json.loads((smoke_run / "stages" / f"{name}.json").read_text()) for name in ("search", "tune"))
+    first, own = found["finalists"]
+    assert first["weights"] == f"trial {tuned['best']['trial'] + 1}"
+    assert first["kd"] == tuned["best"]["parameters"]["kd"] and own["kd"] == 1.0 and own["weights"] == "settings"
+    best = max(found["finalists"], key=lambda each: each["value"])
+    assert all(found[key] == best[key] for key in ("choices", "costs", "kd", "penalty", "gap"))
+    assert Architecture.load(smoke_run / "architecture.json").choices == best["choices"]
+
+
+def test_architectures_are_compared_by_an_equal_training_once_each(smoke_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(smoke_run, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "finalists")
+    context = Context(make_settings(RunDirectory.open(run).settings), RunDirectory.open(run), progress=False)
+    found = json.loads((run / "stages" / "search.json").read_text())["finalists"]
+    results: list = [SimpleNamespace(choices=each["choices"]) for each in (found[1], found[0], found[1])]
+    lines: list[str] = []
+    values = stages.compared(context, results, ["a", "b", "c"], lines.append)
+    assert values == [found[1]["value"], found[0]["value"], found[1]["value"]]  # neither order nor search matters
+    assert len(lines) == 3 and lines[0] == f"search with the weights of a: its architecture is worth {values[0]:.1%}"
+    assert len(list((run / "checkpoints" / "finalists").iterdir())) == 2
+    assert stages.compared(context, results[:1], ["a"], lines.append) == [0.0] and len(lines) == 3
 
 
 def test_halves_of_the_loaded_link_work_apart(smoke_run: Path) -> None:

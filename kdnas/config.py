@@ -216,7 +216,7 @@ class Tune(Section):
         2, ge=1, description="best trials whose weights get a full search, as the settings' own weights do"
     )
     final_epochs: int = Field(
-        3, ge=1, description="epochs of stage 1 after which the architectures of these searches are compared"
+        10, ge=1, description="epochs of stage 1 after which the architectures of these searches are compared"
     )
     check: int = Field(0, ge=0, description="architectures trained in full for the rank correlation")
     workers: int = Field(1, ge=1, description="processes on this machine that share the study")
@@ -458,7 +458,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Tens of minutes on a few cores.
     "standard": {
         "knowledge.views": 8, "search.warmup_epochs": 10, "search.epochs": 20, "search.steps": 40, "tune.trials": 24,
-        "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "tune.final_epochs": 10,
+        "tune.startup_trials": 8, "tune.epochs": 4, "tune.steps": 20, "tune.check": 6, "tune.final_epochs": 20,
         "distill.epochs": 40, "distill.link_epochs": 30, "evaluate.draws": 20, "tailor.slices": 12,
     },
     # Hours; a GPU helps.

@@ -420,7 +420,7 @@ def int8_link(context: Context, link: Link) -> Link:
     known = dataset.train_images[torch.cat([splits.weights_labelled, splits.weights_unlabelled])]
     exact = half_onnx(link, "transmitter.onnx", dataset.image_shape)
     small = int8.quantised(
-        exact, known, snr_db=context.device.link.snr_db, symbols=link.symbols, seed=context.settings.seed
+        exact, known, snr_db=context.training_snr_db, symbols=link.symbols, seed=context.settings.seed
     )
     atomic_write(context.path / "transmitter.onnx", exact)
     atomic_write(context.path / "transmitter.int8.onnx", small)

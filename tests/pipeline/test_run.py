@@ -75,6 +75,9 @@ def test_architectures_are_compared_by_an_equal_training_once_each(smoke_run: Pa
     assert len(lines) == 3 and lines[0] == f"search with the weights of a: its architecture is worth {values[0]:.1%}"
     assert len(list((run / "checkpoints" / "finalists").iterdir())) == 2
     assert stages.compared(context, results[:1], ["a"], lines.append) == [0.0] and len(lines) == 3
+    shutil.rmtree(run / "checkpoints" / "finalists")
+    context.settings = make_settings(context.settings.model_dump(mode="json"), {"tune.final_epochs": 3})
+    assert stages.compared(context, results[:2], ["a", "b"], lines.append) != values[:2]
 
 
 def test_halves_of_the_loaded_link_work_apart(smoke_run: Path) -> None:

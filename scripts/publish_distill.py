@@ -27,10 +27,12 @@ from torch import Tensor, nn
 from kdnas.config import make_settings, parse_assignments, parse_value
 from kdnas.evaluate import evaluate_link, evaluate_teacher
 from kdnas.knowledge.lessons import Lessons
+from kdnas.loss import KnowledgeLoss
 from kdnas.pipeline.context import Context
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import hash_of, read_json, write_json
 from kdnas.run.seeds import seeded
+from kdnas.run.tensors import read_tensors, write_tensors
 from kdnas.space import Architecture, make_space
 from kdnas.zoo import resolve
 
@@ -74,6 +76,11 @@ WEIGHTS: Changes = {
     **{f"feature-{w:g}": {"loss.feature": w, "distill.link_feature": w} for w in (0.1, 10, 30, 100)},
     **{f"link-feature-{w:g}": {"distill.link_feature": w} for w in (1, 3, 30)},
 }
+
+# Settings that stage 1 does not read begin so.
+LINK_ONLY = (
+    "distill.link_", "distill.encoder_rate", "distill.snr", "distill.feature_noise", "loss.consistency",
+)  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -228,6 +235,8 @@ def through_link(
 ) -> list[dict[str, Any]]:
     """Both stages of one system; its accuracy at every channel and SNR on test data, or on ``held_out`` images."""
     name = f"{system}-{given.architecture}-{seed}-{hash_of(changes)}" + ("-held-out" if held_out else "")
+    before = {key: value for key, value in changes.items() if not key.startswith(LINK_ONLY)}
+    first = context.path / f"stage1-{given.architecture}-{seed}-{hash_of(before)}.safetensors"
     data, ids = context.dataset, context.splits.architecture_unlabelled
     images, labels = (
         (data.train_images[ids], data.train_labels[ids]) if held_out else (data.test_images, data.test_labels)
@@ -235,11 +244,25 @@ def through_link(
 
     def make() -> dict[str, Any]:
         distiller, settings, net = trained(context, changes, given, seed, name)
-        classifier, loss = distiller.clean(net, settings.loss, "stage1")
+        # Systems that differ in stage 2 alone share stage 1.
+        whole = nn.ModuleDict(
+            {
+                "encoder": net,
+                "classifier": nn.Linear(settings.spaces.feature_dim, len(data.classes)),
+                "loss": distiller.knowledge_loss(settings.loss),
+            }
+        )
+        if first.exists():
+            whole.load_state_dict(read_tensors(first))
+        else:
+            whole["classifier"], whole["loss"] = distiller.clean(net, settings.loss, "stage1")
+            write_tensors(first, whole.state_dict())
+        knowledge = whole["loss"]
+        assert isinstance(knowledge, KnowledgeLoss)
         radio = context.device.link
         link = distiller.through_link(
-            net, classifier, loss, context.codec(), snr_db=context.training_snr_db, channels=radio.channels,
-            name="stage2",
+            net, whole["classifier"], knowledge, context.codec(), snr_db=context.training_snr_db,
+            channels=radio.channels, name="stage2",
         )  # fmt: skip
         points = evaluate_link(
             link, images, labels, system=system, channels=radio.channels,

@@ -44,7 +44,7 @@ def test_quantised_features_are_within_half_a_step_and_zero_stays_zero():
 
 def test_principal_components_are_those_of_a_singular_value_decomposition():
     features = low_rank(300, 6, 20, 0.1)
-    centred = features.double() - features.double().mean(0)
+    centred = (features.double() - features.double().mean(0)) / features.double().std(0, correction=0)
     expected = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:4].T).abs()
     form = Pca.fit(features, 4)
     read = round_trip(form, features)
@@ -58,6 +58,28 @@ def test_fewer_vectors_than_entries_have_the_same_components():
     few, many = principal(features, 5), principal(features.repeat(2, 1), 5)  # twice each: more than entries
     for one, other in zip(few, many, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_an_error_in_all_components_is_the_error_in_the_whole_standardised_vector(tmp_path):
+    store = build(tmp_path, form="pca", dims=7, n_views=1, weights_ids=torch.arange(IMAGES))
+    features = store.read(torch.arange(IMAGES), 0).features
+    whole = FakeTeacher().features(VIEWS.apply(DATA.train_images, torch.arange(IMAGES), 0))
+    draw = torch.randint(IMAGES, (2, 500), generator=torch.Generator().manual_seed(0))
+    one, other = ((features[ids] - store.mean) / store.std for ids in draw)
+    by_components = (one - other).square().mean(1)
+    spread = whole.std(0, correction=0)
+    by_entries = ((whole[draw[0]] - whole[draw[1]]) / torch.where(spread > 1e-6, spread, 1)).square().mean(1)
+    moving = (spread > 1e-6).float().mean()
+    assert torch.allclose(by_components * moving, by_entries, rtol=0.02, atol=0.02)
+    assert torch.allclose(((features - store.mean) / store.std).square().mean(), torch.tensor(1.0), atol=1e-4)
+
+
+def test_a_vector_with_an_entry_that_never_moves_has_components():
+    features = low_rank(300, 3, 8)
+    features[:, 5] = 2.0
+    form = Pca.fit(features, 3)
+    assert torch.isfinite(form.basis).all() and (form.basis[5].abs() < 1e-6).all()
+    assert torch.isfinite(round_trip(form, features)).all()
 
 
 def test_components_beyond_those_of_the_sample_are_clipped():
@@ -82,7 +104,7 @@ def test_more_codes_lose_less_and_whole_components_lose_least():
     truth = (features - exact.mean) @ exact.basis
 
     def lost(form: Form) -> float:
-        return float(((round_trip(form, features) - truth) / truth.std(0)).square().mean())
+        return float((round_trip(form, features) - truth).square().mean() / truth.var(0).mean())
 
     losses = [lost(Pq.fit(features, 8, codes)) for codes in (1, 2, 4, 8)]
     assert losses == sorted(losses, reverse=True) and losses[1] < 0.15
@@ -125,7 +147,9 @@ def test_a_store_reads_the_form_and_standardises_it(tmp_path, form):
     said = torch.cat([store.read(torch.arange(0, IMAGES, 2), view).features for view in range(3)])
     assert store.target_dim == said.shape[1] == (4 if form in ("pca", "pq") else 7)
     assert torch.allclose(store.mean, said.mean(0), atol=1e-5)
-    assert torch.allclose(store.std, said.std(0, unbiased=False), atol=1e-4)
+    std = said.std(0, unbiased=False)
+    common = std.square().mean().sqrt().expand_as(std)  # principal components count by their variance
+    assert torch.allclose(store.std, common if form in ("pca", "pq") else std, atol=1e-4)
     assert store.report["feature_bytes"] == {"fp16": 14, "int8": 11, "pca": 4, "pq": 4}[form]
 
 

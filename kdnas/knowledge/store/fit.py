@@ -19,6 +19,7 @@ from kdnas.run.seeds import generator
 
 SAMPLE = 8192  # images that a form is fitted on, at most
 BATCH = 200
+FIT = 2  # raised whenever forms are fitted in another way: their stores are then others
 
 
 def form_hash(form: Form) -> str:

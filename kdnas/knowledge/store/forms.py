@@ -2,6 +2,8 @@
 
 ``fp16`` and ``int8`` give the vector back; ``pca`` gives its first principal components; ``pq`` gives them too, from a
 product quantiser (Jégou et al., "Product quantization for nearest neighbor search", IEEE TPAMI 33(1), 2011).
+Components are of the standardised vector, and keep their variances: a student that is compared with them learns what it
+would learn from the whole vector. Divided by their deviations, the many small ones would drown the few large ones.
 """
 
 from typing import Any, ClassVar, Protocol
@@ -23,10 +25,12 @@ class Form(Protocol):
     """One form of stored features.
 
     Attributes:
+        fitted: Whether it is fitted to features, and gives principal components of them.
         dim: Length of the vector that is read.
         fields: The parts of a row that hold one feature: name, numpy type, shape.
     """
 
+    fitted: ClassVar[bool]
     dim: int
     fields: Fields
 
@@ -134,10 +138,13 @@ class Int8:
         return {}
 
 
-def principal(sample: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (F,), basis (F, dims) and standard deviations (dims,) of the first principal components of (N, F).
+def principal(sample: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """The first principal components of standardised vectors (N, F), as they are seen by a loss on whole features.
 
-    Of the two signs of a component, the one whose largest entry is positive.
+    Returns:
+        Mean (F,), and the basis (F, dims) whose product with a centred vector are its components: each entry is
+        divided by its standard deviation, where it has one. Of the two signs of a component, the one whose largest
+        entry is positive.
 
     Raises:
         InputError: Fewer vectors than components.
@@ -147,18 +154,19 @@ def principal(sample: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor]:
             f"{len(sample)} images in the weights split are too few for knowledge.dims = {dims}: set it lower"
         )
     mean = sample.mean(0, dtype=torch.float64)
+    spread = sample.double().std(0, correction=0)
+    spread = torch.where(spread > 1e-6, spread, 1)
     if len(sample) < len(mean):
-        _, singular, vectors = torch.linalg.svd(sample.double() - mean, full_matrices=False)
-        basis, std = vectors[:dims].T, singular[:dims] / len(sample) ** 0.5
+        vectors = torch.linalg.svd((sample.double() - mean) / spread, full_matrices=False)[2]
+        basis = vectors[:dims].T
     else:
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
         for part in sample.split(1024):
-            centred = part.double() - mean
+            centred = (part.double() - mean) / spread
             covariance.addmm_(centred.T, centred, alpha=1 / len(sample))
-        values, vectors = torch.linalg.eigh(covariance)  # rising
-        basis, std = vectors[:, -dims:].flip(1), values[-dims:].flip(0).clamp_min(0).sqrt()
+        basis = torch.linalg.eigh(covariance)[1][:, -dims:].flip(1)  # eigenvalues rise
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    return mean.float(), (basis * largest.sign()).float(), std.float()
+    return mean.float(), (basis * largest.sign() / spread[:, None]).float()
 
 
 class Pca:
@@ -174,7 +182,7 @@ class Pca:
     @classmethod
     def fit(cls, sample: Tensor, dims: int) -> "Pca":
         """Fit to vectors (N, F); a component beyond the largest in the sample is clipped to it."""
-        mean, basis, _ = principal(sample, dims)
+        mean, basis = principal(sample, dims)
         largest = ((sample - mean) @ basis).abs().amax(0)
         return cls(mean, basis, largest.clamp_min(torch.finfo(torch.float32).tiny) / 127)
 
@@ -219,50 +227,47 @@ def k_means(points: Tensor, draw: torch.Generator) -> Tensor:
 
 
 class Pq:
-    """The first principal components, cut into sub-vectors that each become the number of their nearest centroid.
+    """The first principal components, dealt out to sub-vectors that each become the number of their nearest centroid.
 
-    Components are divided by their standard deviation before, so that the error is small in the measure in which a
-    student is compared with them.
+    Sub-vector n has the components n, n + codes, n + 2 codes, ...: the first ones vary most, and no code has them all.
     """
 
     fitted: ClassVar[bool] = True
 
-    def __init__(self, mean: Tensor, basis: Tensor, std: Tensor, centroids: Tensor) -> None:
-        self.mean, self.basis, self.std, self.centroids = mean, basis, std, centroids  # centroids: (codes, 256, d)
+    def __init__(self, mean: Tensor, basis: Tensor, centroids: Tensor) -> None:
+        self.mean, self.basis, self.centroids = mean, basis, centroids  # centroids: (codes, 256, dims / codes)
         codes, _, part = centroids.shape
         self.dim = codes * part
         self.fields: Fields = [("features", np.uint8, (codes,))]
-        scaled = centroids * std.clamp_min(1e-12).view(codes, 1, part)
-        self._words = scaled.reshape(codes * CENTROIDS, part)  # one table of all sub-vectors
+        self._words = centroids.reshape(codes * CENTROIDS, part)  # one table of all sub-vectors
         self._first = torch.arange(codes) * CENTROIDS  # its row of each sub-vector's first centroid
 
     @classmethod
     def fit(cls, sample: Tensor, dims: int, codes: int, seed: int = 0) -> "Pq":
         """Fit to vectors (N, F)."""
-        mean, basis, std = principal(sample, dims)
-        parts = cls._cut((sample - mean) @ basis / std.clamp_min(1e-12), codes)
+        mean, basis = principal(sample, dims)
+        parts = cls._dealt((sample - mean) @ basis, codes)
         centroids = [k_means(part, generator("product quantiser", seed, n)) for n, part in enumerate(parts)]
-        return cls(mean, basis, std, torch.stack(centroids))
+        return cls(mean, basis, torch.stack(centroids))
 
     @staticmethod
-    def _cut(components: Tensor, codes: int) -> Tensor:
+    def _dealt(components: Tensor, codes: int) -> Tensor:
         """(B, dims) to (codes, B, dims / codes)."""
-        return components.unflatten(1, (codes, -1)).transpose(0, 1).contiguous()
+        return components.unflatten(1, (-1, codes)).permute(2, 0, 1).contiguous()
 
     def encode(self, features: Tensor) -> dict[str, np.ndarray]:
         """As ``Form``."""
-        components = (features - self.mean) @ self.basis / self.std.clamp_min(1e-12)
-        codes = nearest(self._cut(components, len(self.centroids)), self.centroids)  # (codes, B)
-        return {"features": codes.T.to(torch.uint8).contiguous().numpy()}
+        parts = self._dealt((features - self.mean) @ self.basis, len(self.centroids))
+        return {"features": nearest(parts, self.centroids).T.to(torch.uint8).contiguous().numpy()}  # (B, codes)
 
     def decode(self, parts: np.ndarray) -> Tensor:
         """As ``Form``."""
         row = torch.from_numpy(parts["features"]).long() + self._first
-        return self._words[row].flatten(1)  # (B, codes, d) to (B, dims)
+        return self._words[row].transpose(1, 2).flatten(1)  # (B, codes, d) to (B, dims)
 
     def tensors(self) -> dict[str, Tensor]:
         """As ``Form``."""
-        return {"mean": self.mean, "basis": self.basis, "std": self.std, "centroids": self.centroids}
+        return {"mean": self.mean, "basis": self.basis, "centroids": self.centroids}
 
 
 FORMS: dict[str, Any] = {"fp16": Half, "int8": Int8, "pca": Pca, "pq": Pq}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdnas.data import Dataset, Views
 from kdnas.errors import InputError
-from kdnas.knowledge.store.fit import sample_of
+from kdnas.knowledge.store.fit import FIT, sample_of
 from kdnas.knowledge.store.forms import FITTED, form_sizes
 from kdnas.knowledge.store.shards import cannot_write
 from kdnas.knowledge.teacher import Teacher
@@ -26,7 +26,7 @@ class Identity:
         teacher, views, data, ids: Hashes of the teacher, the views, the data set and the image ids.
         form: ``fp16``, ``int8``, ``pca`` or ``pq``.
         dims, codes: Principal components and sub-vectors; null where the form has none.
-        sample: Hash of the images that the form is fitted on; empty where it is not fitted.
+        sample: Hash of how the form is fitted, and on which images; empty where it is not.
         top_k: How many probabilities are kept per image.
         shard_images: Images in a shard.
         classes, feature_dim: Sizes of what the teacher says.
@@ -85,7 +85,7 @@ def identity_of(
         form=form,
         dims=dims,
         codes=codes,
-        sample=hash_of(sample_of(weights_ids)) if form in FITTED else "",
+        sample=hash_of(FIT, sample_of(weights_ids)) if form in FITTED else "",
         top_k=min(top_k, teacher.classes),
         shard_images=shard_images,
         classes=teacher.classes,

@@ -242,7 +242,10 @@ class Store:
 
     @property
     def std(self) -> Tensor:
-        """(target_dim,) float32: standard deviation likewise; 0 where a feature never moves."""
+        """(target_dim,) float32: standard deviation likewise; 0 where a feature never moves.
+
+        Principal components have one for all, the root of their mean variance, so that each counts by its own.
+        """
         return self._statistics[1]
 
     @cached_property
@@ -255,7 +258,10 @@ class Store:
                 squares += features.square().sum(0)
         count = self.n_views * len(self._weights_ids)
         mean = total / count
-        return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()
+        variance = (squares / count - mean.square()).clamp_min(0)
+        if self.form.fitted:
+            variance = variance.mean().expand_as(variance)
+        return mean.float(), variance.sqrt().float()
 
     def _rows(self, ids: Tensor) -> NDArray[np.int64]:
         numbers = ids.cpu().numpy()

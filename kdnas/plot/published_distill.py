@@ -152,9 +152,9 @@ def all_labels_figure(rows: Sequence[Row]) -> "Figure":
             name_lines(accuracy, [_TEACHING[system][0] for system in systems[key]])
             change.axvline(0, color=GREY, linewidth=1.0)
             change.axvline(_GOAL, color=VERMILLION, linewidth=1.8)
-            by = f", by {group[0]['teacher']}" if group[0].get("teacher") else ""
-            accuracy.set_title(_title(group[0], epochs=True) + by)
-            change.set_title("difference to CE alone")
+            by = f"by {group[0]['teacher']}, less CE alone" if group[0].get("teacher") else "difference to CE alone"
+            accuracy.set_title(_title(group[0], epochs=True))
+            change.set_title(by)
             accuracy_axis(accuracy, 5)
         limits = [ax.get_xlim() for ax in axes[:, 1]]
         for ax in axes[:, 1]:

@@ -626,6 +626,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "loss_ablation.json": losses,
     "store.json": store,
     "stages.json": stages,
+    "stages_ablation.json": stages,
     "feature_weight.json": feature_weight,
     "link_feature.json": feature_weight,
     "envelope.json": envelope,

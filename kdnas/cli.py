@@ -524,6 +524,10 @@ def cost(
     plan: Annotated[
         bool, typer.Option("--plan", help="Find the encoder's order of execution that holds the fewest bytes too.")
     ] = False,
+    classes: Annotated[
+        int,
+        typer.Option("--classes", help="Classes that the link tells apart: the channel encoder has a word for each."),
+    ] = 10,
     set_: Set = None,
     config: Config = None,
     json_: Json = False,
@@ -537,11 +541,11 @@ def cost(
     """
     from kdnas.pipeline import api
 
-    acting = ("device", *api.CODEC_SIZES, *(api.SPACE_SETTINGS if space is not None else ()))
+    acting = ("device", *api.CODEC_COSTS, *(api.SPACE_SETTINGS if space is not None else ()))
     named = {"device": device, "space": space, "dataset": dataset}
     said = {key: value for key, value in named.items() if value is not None}
     given = {**_of_file(config, acting), **_assigned(set_), **said}
-    found = api.cost(architecture, plan=plan, **given)
+    found = api.cost(architecture, plan=plan, classes=classes, **given)
     if json_:
         _print(found)
         return

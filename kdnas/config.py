@@ -291,6 +291,9 @@ class Distill(Section):
     )
 
 
+MOST_WORDS = 20  # classes up to which their words are on by default
+
+
 class Codec(Section):
     """CAT; None takes the device class's default."""
 
@@ -308,9 +311,16 @@ class Codec(Section):
         description="SNR that the channel encoder is told: the average one, or that after fading, which needs CSI at "
         "the transmitter",
     )
-    posterior: bool = Field(
-        False, description="the channel encoder reads the posterior of a classifier of its own, beside the features"
+    class_words: bool | None = Field(
+        None,
+        description="superpose a word for the class on the code of the features: all that arrives at low SNR (None: "
+        f"where there are at most {MOST_WORDS} classes, as every word has weights for each symbol)",
     )
+
+    def words(self, classes: int) -> int | None:
+        """For how many classes of ``classes`` a word is superposed; None: for none."""
+        wanted = classes <= MOST_WORDS if self.class_words is None else self.class_words
+        return classes if wanted else None
 
 
 class Evaluate(Section):

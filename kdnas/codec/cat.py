@@ -4,6 +4,12 @@ One feature vector becomes a few tokens *per sample*; attention runs over those 
 batch. The SNR and the wanted length condition every block (adaptive layer norm with gates: Peebles and Xie,
 arXiv 2212.09748, section 3.2). The code is an *ordered prefix*: sending only the first k' symbols is valid for
 every k' in 1 ... k.
+
+Where little energy arrives, all that can be told is the class. Both halves may therefore know a *word* for every class:
+the transmitter superposes the word of the class that it believes in on the code of the features, and the receiver
+correlates with the words. Words begin as a simplex code, no two nearer than any others, in every prefix that has room
+for one; they are trained with the rest. How the power is shared depends on SNR times length, the energy of the prefix
+over the noise: at little of it nearly all goes to the word, at much nearly all to the features.
 """
 
 import math
@@ -22,6 +28,8 @@ from kdnas.errors import InputError
 SNR_LIMITS_DB = (-30.0, 40.0)
 ORDERS = ("blocks", "interleaved")
 TOLD = ("average", "effective")
+EVEN_ENERGY = 10.0  # energy of a prefix over the noise's N_0 at which features and class begin with the same power
+SHARPNESS = 2.0  # of the transmitter's decision for a class: a word between two is worth less than either
 
 
 class Condition(nn.Module):
@@ -70,6 +78,43 @@ class Block(nn.Module):
         return tokens + gate_m * self.down(F.gelu(self.up(normed)))
 
 
+def class_words(classes: int, symbols: int) -> Tensor:
+    """First words of the classes: a simplex code in every block of ceil(C/2) symbols, so in most prefixes too.
+
+    A block's words are orthogonal sequences less their mean (Proakis, Digital Communications, 4.4), of one seed: both
+    halves begin with the same.
+
+    Args:
+        classes: C, at least 2.
+        symbols: k.
+
+    Returns:
+        (C, 2k), I and Q in turn; mean |x|^2 = 1 over the k symbols of each word.
+    """
+    draw, block = torch.Generator().manual_seed(0), -(-classes // 2)
+    blocks = []
+    for _ in range(-(-symbols // block)):
+        rows = torch.linalg.qr(torch.randn(2 * block, 2 * block, generator=draw)).Q[:classes]
+        blocks.append(rows - rows.mean(0))
+    words = torch.cat(blocks, 1)[:, : 2 * symbols]
+    return words / (words.square().sum(1, keepdim=True) / symbols).sqrt()
+
+
+class Share(nn.Module):
+    """The class's share of the power of a prefix: half at ``EVEN_ENERGY``, less with more energy, and as it learns."""
+
+    def __init__(self, condition: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(condition, 1)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, condition: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
+        """Condition (B, C), SNR in dB (B,) and length (B,) to (B, 1) in 0 ... 1."""
+        energy = snr_db.clamp(*SNR_LIMITS_DB) * (math.log(10) / 10) + length.log()  # in nepers: E / N_0 is its exp
+        return torch.sigmoid(2 * (math.log(EVEN_ENERGY) - energy)[:, None] + self.layer(condition))
+
+
 class ChannelEncoder(nn.Module):
     """Features to complex symbols: the transmitter's half of CAT, and the only one that a device carries.
 
@@ -86,8 +131,8 @@ class ChannelEncoder(nn.Module):
             token i mod T, so that a short prefix has a part of every token.
         constellation: ``none``, or of which points the symbols are (``codec.constellation``); a sample's power is then
             at most 1.
-        classes: Of a classifier in the transmitter, whose posterior goes along with the features: at low SNR the class
-            is all that arrives, and a few tokens decide badly what it is. None: features alone.
+        classes: C, of a classifier in the transmitter: the word of its class is superposed on the features' code. None:
+            features alone.
         told: Which SNR the link tells this half: the ``average`` one, or the ``effective`` one after fading, which a
             transmitter with CSI knows.
 
@@ -120,17 +165,23 @@ class ChannelEncoder(nn.Module):
         self.told = told
         self.symbols, self.tokens, self.per_token = symbols, tokens, -(-symbols // tokens)
         self.order, self.constellation = order, check_constellation(constellation)
-        self.classifier = nn.Linear(feature_dim, classes) if classes else None
-        self.embed = nn.Linear(feature_dim + (classes or 0), tokens * width)
+        self.embed = nn.Linear(feature_dim, tokens * width)
         self.condition = Condition(1, symbols, condition)
         self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
         self.head = nn.Linear(width, 2 * self.per_token)
         self.gain = nn.Linear(condition, symbols)
+        self.classifier = None
+        if classes:
+            self.classifier = nn.Linear(feature_dim, classes)
+            self.words = nn.Linear(classes, 2 * symbols, bias=False)
+            self.words.weight.data.copy_(class_words(classes, symbols).T)
+            self.share = Share(condition)
 
     def start_from(self, classifier: nn.Module) -> None:
-        """Begin with the weights of a linear ``classifier`` (B, D) to (B, classes), where this half has one."""
+        """Begin with the decisions of a linear ``classifier`` (B, D) to (B, classes), where this half has one."""
         if self.classifier is not None:
-            self.classifier.load_state_dict(classifier.state_dict())
+            weights = {name: SHARPNESS * value for name, value in classifier.state_dict().items()}
+            self.classifier.load_state_dict(weights)
 
     def forward(self, z: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Encode.
@@ -146,7 +197,9 @@ class ChannelEncoder(nn.Module):
         """
         condition = self.condition(length, snr_db)
         if self.classifier is not None:
-            z = torch.cat([z, self.classifier(z).softmax(1)], 1)  # (B, D + classes)
+            # Its errors at low SNR do not train the encoder: they cost half a point at high SNR.
+            believed = self.classifier(z.detach()).softmax(1)  # (B, C)
+            share = self.share(condition, snr_db, length)  # (B, 1)
         tokens = self.embed(z).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)
@@ -157,6 +210,9 @@ class ChannelEncoder(nn.Module):
         pairs = pairs * (1 + self.gain(condition))[..., None]
         sent = prefix_mask(length, self.symbols)
         code = power_normalise(torch.view_as_complex(pairs.float()), sent)
+        if self.classifier is not None:
+            word = torch.view_as_complex(self.words(believed).float().unflatten(1, (-1, 2)))  # (B, k)
+            code = power_normalise(share.sqrt() * word + (1 - share).sqrt() * code, sent)
         return code if self.constellation == "none" else to_constellation(code, sent, self.constellation)
 
 
@@ -166,6 +222,7 @@ class ChannelDecoder(nn.Module):
     Args:
         feature_dim, symbols, tokens, width, depth, heads, condition, expansion: As in ``ChannelEncoder``;
             the first two must be equal in both halves, the others are free.
+        classes: C, where the transmitter superposes the word of a class; None: it does not.
 
     Raises:
         InputError: As in ``ChannelEncoder``.
@@ -181,15 +238,21 @@ class ChannelDecoder(nn.Module):
         heads: int = 2,
         condition: int = 32,
         expansion: int = 4,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = _config(locals())
-        self.symbols, self.tokens = symbols, tokens
+        self.symbols, self.tokens, self.classes = symbols, tokens, classes
         self.gain = nn.Linear(condition, symbols)
-        self.embed = nn.Linear(2 * symbols, tokens * width)
+        self.embed = nn.Linear(2 * symbols + (classes or 0), tokens * width)
         self.condition = Condition(2, symbols, condition)
         self.blocks = nn.ModuleList(Block(width, heads, condition, expansion) for _ in range(depth))
         self.head = nn.Linear(tokens * width, feature_dim)
+        if classes:
+            self.words = nn.Linear(2 * symbols, classes, bias=False)
+            self.words.weight.data.copy_(class_words(classes, symbols))
+            self.share = Share(condition)
+            self.centres = nn.Linear(classes, feature_dim)
 
     def forward(self, y: Tensor, snr_db: Tensor, length: Tensor, effective_snr_db: Tensor | None = None) -> Tensor:
         """Decode.
@@ -209,11 +272,20 @@ class ChannelDecoder(nn.Module):
         sent = prefix_mask(length, self.symbols)
         condition = self.condition(length, snr_db, combined_snr_db(effective_snr_db, sent))
         gain = (1 + self.gain(condition)) * wiener_gain(effective_snr_db, sent)  # (B, k)
-        pairs = torch.view_as_real(y) * (gain * sent)[..., None]  # (B, k, 2)
-        tokens = self.embed(pairs.flatten(1)).unflatten(1, (self.tokens, -1))  # (B, T, W)
+        pairs = torch.view_as_real(y)  # (B, k, 2)
+        told = (pairs * (gain * sent)[..., None]).flatten(1)
+        if self.classes:
+            # The words' log-likelihood ratios, the features' part of the power being noise to them.
+            share = self.share(condition, snr_db, length)
+            snr = torch.pow(10.0, effective_snr_db.clamp(max=SNR_LIMITS_DB[1]) / 10).view(len(y), -1)
+            trust = 2 * share.sqrt() * snr / (1 + snr * (1 - share)) * sent  # (B, k)
+            believed = self.words((pairs * trust[..., None]).flatten(1)).softmax(1)  # (B, C)
+            told = torch.cat([told, believed], 1)
+        tokens = self.embed(told).unflatten(1, (self.tokens, -1))  # (B, T, W)
         for block in self.blocks:
             tokens = block(tokens, condition)
-        return self.head(tokens.flatten(1))
+        features = self.head(tokens.flatten(1))
+        return features + self.centres(believed) if self.classes else features
 
 
 def _config(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -14,15 +14,21 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
     held beside it. The last step is the radio's: it sends all symbols, and computes nothing.
     """
     tokens, width, condition = config["tokens"], config["width"], config["condition"]
-    features, classes = config["feature_dim"], config.get("classes") or 0
+    features, symbols, classes = config["feature_dim"], config["symbols"], config.get("classes") or 0
     per_token = -(-config["symbols"] // tokens)
-    kept = tokens * width + condition
     steps = [
         linear_step("channel.condition.0", 4, condition, held_bytes=features),
         linear_step("channel.condition.1", condition, condition, held_bytes=features),
-        *([linear_step("channel.classifier", features, classes, held_bytes=condition)] if classes else []),
-        linear_step("channel.embed", features + classes, tokens * width, held_bytes=condition),
     ]
+    decided = 0
+    if classes:
+        decided = classes + 1  # the posterior and the class's share of the power, held until the features' code is made
+        steps += [
+            linear_step("channel.classifier", features, classes, held_bytes=condition),
+            linear_step("channel.share", condition, 1, held_bytes=features + classes),
+        ]
+    steps.append(linear_step("channel.embed", features, tokens * width, held_bytes=condition + decided))
+    kept = tokens * width + condition + decided
     for index in range(config["depth"]):
         name = f"channel.block{index}"
         modulation = 6 * width
@@ -31,7 +37,7 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
         hidden = config["expansion"] * width
         held = kept + modulation
         steps += [
-            linear_step(f"{name}.modulation", condition, modulation, held_bytes=tokens * width),
+            linear_step(f"{name}.modulation", condition, modulation, held_bytes=tokens * width + decided),
             linear_step(f"{name}.qkv", width, 3 * width, rows=tokens, held_bytes=held),
             Step(
                 f"{name}.attention", macs=attention, held_bytes=4 * tokens * width + scores + held,
@@ -44,7 +50,12 @@ def channel_encoder_steps(config: Mapping[str, Any]) -> list[Step]:
         ]  # fmt: skip
     return [
         *steps,
-        linear_step("channel.head", width, 2 * per_token, rows=tokens, held_bytes=condition),
-        linear_step("channel.gain", condition, config["symbols"], held_bytes=2 * per_token * tokens),
-        Step("channel.send", symbols=config["symbols"], ops=0),
+        linear_step("channel.head", width, 2 * per_token, rows=tokens, held_bytes=condition + decided),
+        linear_step("channel.gain", condition, symbols, held_bytes=2 * per_token * tokens + decided),
+        *(
+            [linear_step("channel.words", classes, 2 * symbols, bias=False, held_bytes=2 * symbols + 1)]
+            if classes
+            else []
+        ),
+        Step("channel.send", symbols=symbols, ops=0),
     ]

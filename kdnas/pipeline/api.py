@@ -27,6 +27,9 @@ STAGES = {
 
 # What a channel encoder's size depends on, and what a space made anew depends on.
 CODEC_SIZES = ("codec.tokens", "codec.width", "codec.depth")
+"""Settings of the channel encoder that a table of latencies depends on."""
+CODEC_COSTS = (*CODEC_SIZES, "codec.class_words")
+"""Settings of the channel encoder that its costs depend on."""
 SPACE_SETTINGS = ("space", "dataset", "data.channels", "data.image_size", "spaces")
 
 
@@ -545,7 +548,9 @@ def export(run: str | Path, *, name: str | None = None, out: str | Path | None =
     return place
 
 
-def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = False, **settings: Any) -> dict[str, Any]:
+def cost(
+    architecture: str | Path, device: str = "wearable", *, plan: bool = False, classes: int = 10, **settings: Any
+) -> dict[str, Any]:
     """What an architecture costs on a device class; needs no data.
 
     Args:
@@ -553,8 +558,10 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
             the notation of that space.
         device: Device class, or a TOML file.
         plan: Find the order of execution in which the encoder holds the fewest bytes too (a few seconds for cells).
-        settings: ``codec.tokens``, ``codec.width`` and ``codec.depth`` may be given; with text, ``space`` must be, and
-            ``dataset``, ``data.channels``, ``data.image_size`` and ``spaces.*`` may.
+        classes: That the link tells apart, 2 or more: the channel encoder has a word for each, unless they are many
+            (``codec.class_words``).
+        settings: ``codec.tokens``, ``codec.width``, ``codec.depth`` and ``codec.class_words`` may be given; with text,
+            ``space`` must be, and ``dataset``, ``data.channels``, ``data.image_size`` and ``spaces.*`` may.
 
     Returns:
         ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; ``layers``: each step's
@@ -563,7 +570,8 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
         benchmark that lists them.
 
     Raises:
-        InputError: An unknown device, no such architecture, or a setting that costs do not depend on.
+        InputError: An unknown device, no such architecture, fewer than 2 classes, or a setting that costs do not depend
+            on.
     """
     from kdnas.codec import CAT, channel_encoder_steps
     from kdnas.cost import costs_of, exact_costs, layer_table
@@ -571,7 +579,7 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
 
     written = SPACE_SETTINGS if "space" in settings else ()
     _check_acts(
-        settings, (*CODEC_SIZES, *written), "costs" + ("" if written else " without a space, which goes with text")
+        settings, (*CODEC_COSTS, *written), "costs" + ("" if written else " without a space, which goes with text")
     )
     resolved = make_settings({"device": device, **settings})
     if "space" in settings:
@@ -588,7 +596,10 @@ def cost(architecture: str | Path, device: str = "wearable", *, plan: bool = Fal
     space = found.make_space()
     choices = space.check(found.choices)
     size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
-    codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=size)
+    if classes < 2:
+        raise InputError(f"a link tells 2 or more classes apart, not {classes}")
+    sizes = {**size, "classes": resolved.codec.words(classes)}
+    codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=sizes)
     costs = costs_of(target)
     encoder = [step for unit in space.units() for step in unit.steps(choices)]
     channel = channel_encoder_steps(codec.encoder.config)

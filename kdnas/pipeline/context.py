@@ -134,9 +134,12 @@ class Context:
         own, given = self.device.codec, self.settings.codec
         encoder = {name: getattr(given, name) or getattr(own, name) for name in ("tokens", "width", "depth")}
         encoder |= {"order": given.order, "constellation": given.constellation, "told": given.told}
-        encoder |= {"classes": len(self.dataset.classes) if given.posterior else None}
+        classes = given.words(len(self.dataset.classes))
         with seeded(self.settings.seed, "codec"):
-            return CAT(self.settings.spaces.feature_dim, symbols or self.device.link.symbols, encoder=encoder)
+            return CAT(
+                self.settings.spaces.feature_dim, symbols or self.device.link.symbols,
+                encoder=encoder | {"classes": classes}, decoder={"classes": classes},
+            )  # fmt: skip
 
     @property
     def training_snr_db(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from kdnas.space.base import Choices, SearchSpace
 
 # Whole transmitters among the measured networks: what they take beyond their encoders is the channel encoder's.
 TRANSMITTERS = 3
+CLASSES = 10  # for which they have words
 # Fewer networks tell little of any operation.
 LEAST = 10
 # Candidates for each network: the one with the most operations that were in no network yet is taken.
@@ -90,7 +91,7 @@ def measure(
     options = space.options
     for choices in chosen[:TRANSMITTERS]:
         with seeded(seed, "latency", "link"):
-            size = device.codec.model_dump()
+            size = {**device.codec.model_dump(), "classes": CLASSES}
             codec = CAT(options["feature_dim"], device.link.symbols, encoder=size)
             decoder = torch.nn.Linear(options["feature_dim"], 2)
             link = Link(space.network(choices), codec.encoder, codec.decoder, decoder).eval()

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdnas.codec import CAT, ChannelDecoder, ChannelEncoder
-from kdnas.codec.cat import ORDERS
+from kdnas.codec.cat import ORDERS, class_words
 from kdnas.errors import InputError
 
 D, K, B = 20, 12, 6
 
 
-@pytest.fixture(scope="module")
-def codec():
+@pytest.fixture(scope="module", params=[{}, {"classes": 3}], ids=["features", "and class"])
+def codec(request):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = CAT(D, K, encoder={"tokens": 4}, decoder={"tokens": 4})
+        made = CAT(D, K, encoder={"tokens": 4, **request.param}, decoder={"tokens": 4, **request.param})
         for parameter in made.parameters():  # away from any special values at the start
             parameter.data += 0.1 * torch.randn_like(parameter)
     return made.eval().requires_grad_(False)
@@ -140,7 +140,7 @@ def test_extreme_conditions_stay_finite(codec):
 
 
 def test_all_parameters_learn(codec):
-    made = CAT(D, K, encoder={"tokens": 4}, decoder={"tokens": 4})
+    made = CAT(**codec.config)
     z, snr, length = inputs(batch=32)
     made.decoder(made.encoder(z, snr, length), snr, length, snr - 1).square().mean().backward()
     for name, parameter in made.named_parameters():
@@ -187,20 +187,52 @@ def test_a_decoder_told_the_snr_of_each_symbol_trusts_each_by_its_own():
     assert not torch.allclose(decoder(changed, snr, length, each), decoder(y, snr, length, each), atol=1e-3)
 
 
-def test_a_posterior_goes_along_with_the_features_and_begins_as_the_classifier_that_is_given():
+@settings(max_examples=30, deadline=None)
+@given(classes=st.integers(2, 30), k=st.integers(1, 70))
+def test_first_words_of_classes_are_a_simplex_code_in_every_prefix_of_whole_blocks(classes, k):
+    words = class_words(classes, k)
+    assert words.shape == (classes, 2 * k)
+    assert torch.allclose(words.square().sum(1), torch.full((classes,), float(k)), rtol=1e-4)
+    block = -(-classes // 2)
+    if k < block:
+        return
+    sent = words[:, : 2 * block * (k // block)]  # what is left of a last block is none
+    angles = sent @ sent.T / (sent.norm(dim=1)[:, None] * sent.norm(dim=1))
+    apart = angles[~torch.eye(classes, dtype=torch.bool)]
+    if k % block == 0:  # C words cannot have a lower largest correlation than -1 / (C - 1)
+        assert torch.allclose(apart, torch.full_like(apart, -1 / (classes - 1)), atol=1e-4)
+    else:
+        assert apart.max() < 0.5
+
+
+def test_with_little_energy_the_word_of_the_class_is_sent_and_with_much_the_features():
+    made = CAT(D, 64, encoder={"tokens": 4, "classes": 5}, decoder={"classes": 5})
+    made.encoder.start_from(classifier := torch.nn.Linear(D, 5))
+    classifier.weight.data *= 100
+    made.encoder.start_from(classifier)  # sure of every class
+    z, length = torch.randn(8, D), torch.full((8,), 64)
+    words = torch.view_as_complex(class_words(5, 64).unflatten(1, (-1, 2)))[classifier(z).argmax(1)]
+
+    def likeness(snr_db):
+        code = made.encoder(z, torch.full((8,), snr_db), length)
+        torch.testing.assert_close(code.abs().square().sum(1), length.float())
+        return (code * words.conj()).sum(1).real / 64
+
+    assert likeness(-20.0).min() > 0.95
+    assert likeness(20.0).abs().max() < 0.4
+    # The receiver, told no more, knows the class that was sent.
+    code = made.encoder(z, torch.full((8,), -10.0), length)
+    noise = torch.randn(8, 64, dtype=torch.complex64, generator=torch.Generator().manual_seed(0)) * 10**0.5
+    seen = []
+    made.decoder.words.register_forward_hook(lambda module, given_, scores: seen.append(scores.argmax(1)))
+    made.decoder(code + noise, torch.full((8,), -10.0), length)
+    assert (seen[0] == classifier(z).argmax(1)).sum() >= 7
+
+
+def test_deciding_for_a_class_does_not_train_the_encoder():
     made = CAT(D, K, encoder={"tokens": 4, "classes": 3})
-    classifier = torch.nn.Linear(D, 3)
-    made.encoder.start_from(classifier)
     z, snr, length = inputs()
     seen = []
-    made.encoder.embed.register_forward_pre_hook(lambda _, given_: seen.append(given_[0]))
-    code = made.encoder(z, snr, length)
-    assert torch.equal(seen[0], torch.cat([z, classifier(z).softmax(1)], 1))
-    torch.testing.assert_close(code.abs().square().sum(1), length.float())
-    (made.decoder(code, snr, length) * torch.arange(D)).sum().backward()
-    assert made.encoder.classifier.weight.grad.abs().sum() > 0
-    assert json.loads(json.dumps(made.config))["encoder"]["classes"] == 3
-    plain = CAT(D, K, encoder={"tokens": 4})
-    before = {name: value.clone() for name, value in plain.encoder.state_dict().items()}
-    plain.encoder.start_from(classifier)
-    assert plain.encoder.classifier is None and plain.encoder.state_dict().keys() == before.keys()
+    made.encoder.classifier.register_forward_hook(lambda module, given_, scores: seen.append(given_[0].requires_grad))
+    made.encoder(z.requires_grad_(), snr, length).abs().sum().backward()
+    assert seen == [False] and z.grad.abs().sum() > 0

@@ -116,16 +116,17 @@ def peak_by_running(encoder: ChannelEncoder) -> int:
     """Bytes at the worst moment: what a layer reads and writes, and what the stated rule holds beside it."""
     z, peaks = torch.rand(1, encoder.config["feature_dim"]), []
     held: list[torch.Tensor] = []
+    decided: list[torch.Tensor] = []  # what the class and its share of the power are, until they are sent
     attention = torch.nn.functional.scaled_dot_product_attention
 
     def count(*tensors: torch.Tensor, extra: int = 0) -> None:
-        alive = {t.data_ptr(): t.numel() for t in (*held, *tensors)}
+        alive = {t.data_ptr(): t.numel() for t in (*held, *decided, *tensors)}
         peaks.append(sum(alive.values()) + extra)
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         out = attention(q, k, v)
         # The three are views of one tensor: count each whole, and one score per head and pair of tokens.
-        peaks.append(4 * out.numel() + q.shape[1] * q.shape[2] ** 2 + sum(t.numel() for t in held))
+        peaks.append(4 * out.numel() + q.shape[1] * q.shape[2] ** 2 + sum(t.numel() for t in (*held, *decided)))
         return out
 
     for name, module in encoder.named_modules():
@@ -134,6 +135,11 @@ def peak_by_running(encoder: ChannelEncoder) -> int:
         if name.endswith("modulation"):
             module.register_forward_hook(lambda module, args, out: held.append(out))
     encoder.condition.register_forward_pre_hook(lambda module, args: held.append(z))
+    if encoder.classifier is not None:
+        encoder.classifier.register_forward_hook(lambda module, args, out: decided.append(out))
+        encoder.share.layer.register_forward_hook(lambda module, args, out: decided.append(out))
+        # The condition is needed no longer, the posterior is what the words are read by.
+        encoder.gain.register_forward_hook(lambda module, args, out: held.__setitem__(slice(None), [out, out + 1]))
     # z has gone into the tokens once they are there; the condition stays until the gains.
     encoder.condition.register_forward_hook(lambda module, args, out: held.__setitem__(slice(None), [out]))
     for block in encoder.blocks:

@@ -23,6 +23,7 @@ def make_link(space: str, seed: int, codec: str = "cat", **options: int) -> tupl
     encoder = found.network(choices)
     size = found.options["image_size"]
     encoder(torch.rand(8, found.options["in_channels"], size, size, generator=generator))
-    own = CAT(16, 12, encoder={"tokens": 4}, decoder={"width": 8}) if codec == "cat" else Codec(codec, 16, 12)
+    cat = {"encoder": {"tokens": 4, "classes": 3}, "decoder": {"width": 8, "classes": 3}}
+    own = CAT(16, 12, **cat) if codec == "cat" else Codec(codec, 16, 12)
     link = Link(encoder, own.encoder, own.decoder, nn.Linear(16, 3)).eval()
     return Architecture(space, found.options, choices, {"params": 1}), link

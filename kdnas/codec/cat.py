@@ -28,7 +28,7 @@ from kdnas.errors import InputError
 SNR_LIMITS_DB = (-30.0, 40.0)
 ORDERS = ("blocks", "interleaved")
 TOLD = ("average", "effective")
-EVEN_ENERGY = 10.0  # energy of a prefix over the noise's N_0 at which features and class begin with the same power
+EVEN_ENERGY = 4.0  # energy of a prefix over the noise's N_0 at which features and class begin with the same power
 SHARPNESS = 2.0  # of the transmitter's decision for a class: a word between two is worth less than either
 
 

@@ -101,18 +101,18 @@ def class_words(classes: int, symbols: int) -> Tensor:
 
 
 class Share(nn.Module):
-    """The class's share of the power of a prefix: half at ``EVEN_ENERGY``, less with more energy, and as it learns."""
+    """The class's share of the power of a prefix: it begins as half at ``EVEN_ENERGY``, less with more energy."""
 
     def __init__(self, condition: int) -> None:
         super().__init__()
         self.layer = nn.Linear(condition, 1)
         nn.init.zeros_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
+        nn.init.constant_(self.layer.bias, 2 * math.log(EVEN_ENERGY))
 
     def forward(self, condition: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Condition (B, C), SNR in dB (B,) and length (B,) to (B, 1) in 0 ... 1."""
         energy = snr_db.clamp(*SNR_LIMITS_DB) * (math.log(10) / 10) + length.log()  # in nepers: E / N_0 is its exp
-        return torch.sigmoid(2 * (math.log(EVEN_ENERGY) - energy)[:, None] + self.layer(condition))
+        return torch.sigmoid(self.layer(condition) - 2 * energy[:, None])
 
 
 class ChannelEncoder(nn.Module):

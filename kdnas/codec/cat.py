@@ -277,7 +277,8 @@ class ChannelDecoder(nn.Module):
         if self.classes:
             # The words' log-likelihood ratios, the features' part of the power being noise to them.
             share = self.share(condition, snr_db, length)
-            snr = torch.pow(10.0, effective_snr_db.clamp(max=SNR_LIMITS_DB[1]) / 10).view(len(y), -1)
+            snr = torch.pow(10.0, effective_snr_db.clamp(max=SNR_LIMITS_DB[1]) / 10)
+            snr = snr if snr.dim() == 2 else snr[:, None]  # (B, k) or (B, 1)
             trust = 2 * share.sqrt() * snr / (1 + snr * (1 - share)) * sent  # (B, k)
             believed = self.words((pairs * trust[..., None]).flatten(1)).softmax(1)  # (B, C)
             told = torch.cat([told, believed], 1)

@@ -7,8 +7,8 @@ QuantizeLinear and DequantizeLinear (QDQ) around float operations: a runtime for
 Every convolution and matrix product is in int8, and so is whatever stands between two of them: sums, products, ReLU,
 pooling, softmax, layer norm, sigmoid, GELU (the last two are tables of 256 entries there). Float remain what leads to
 the first product (the scaling of pixels, which a runtime folds into the first QuantizeLinear; four numbers that say SNR
-and length) and what follows the last one: a gain for each symbol and the normalisation of power, a few operations on
-each of k symbols, which the radio wants as real numbers. A microcontroller therefore needs a floating-point unit or a
+and length) and what follows the last one: a gain for each symbol, the class's share of the power and its
+normalisation, a few operations on each of k symbols, which the radio wants as real numbers. A microcontroller therefore needs a floating-point unit or a
 fixed-point routine for some 10 k operations an image, and integers for all else.
 """
 

@@ -75,6 +75,9 @@ Storage = Annotated[
         "with the same command share it.",
     ),
 ]  # fmt: skip
+Classes = Annotated[
+    int, typer.Option("--classes", help="Classes that the link tells apart: the channel encoder has a word for each.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -524,10 +527,7 @@ def cost(
     plan: Annotated[
         bool, typer.Option("--plan", help="Find the encoder's order of execution that holds the fewest bytes too.")
     ] = False,
-    classes: Annotated[
-        int,
-        typer.Option("--classes", help="Classes that the link tells apart: the channel encoder has a word for each."),
-    ] = 10,
+    classes: Classes = 10,
     set_: Set = None,
     config: Config = None,
     json_: Json = False,
@@ -541,7 +541,7 @@ def cost(
     """
     from kdnas.pipeline import api
 
-    acting = ("device", *api.CODEC_COSTS, *(api.SPACE_SETTINGS if space is not None else ()))
+    acting = ("device", *api.CODEC_SIZES, *(api.SPACE_SETTINGS if space is not None else ()))
     named = {"device": device, "space": space, "dataset": dataset}
     said = {key: value for key, value in named.items() if value is not None}
     given = {**_of_file(config, acting), **_assigned(set_), **said}
@@ -795,6 +795,7 @@ def device_measure(
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or int8.")] = "fp32",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of ONNX Runtime (1).")] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 300,
+    classes: Classes = 10,
     device: Device = None,
     dataset: DatasetName = None,
     seed: Seed = None,
@@ -809,7 +810,7 @@ def device_measure(
     acting = ("device", *api.SPACE_SETTINGS, *api.CODEC_SIZES, "seed", "threads")
     said = {key: value for key, value in named.items() if value is not None}
     given = {**_of_file(config, acting), **_assigned(set_), **said}
-    about = api.measure(out, dtype=dtype, networks=networks, say=say, **given)
+    about = api.measure(out, dtype=dtype, networks=networks, classes=classes, say=say, **given)
     if json_:
         _print(about)
         return

@@ -8,8 +8,8 @@ Every convolution and matrix product is in int8, and so is whatever stands betwe
 pooling, softmax, layer norm, sigmoid, GELU (the last two are tables of 256 entries there). Float remain what leads to
 the first product (the scaling of pixels, which a runtime folds into the first QuantizeLinear; four numbers that say SNR
 and length) and what follows the last one: a gain for each symbol, the class's share of the power and its
-normalisation, a few operations on each of k symbols, which the radio wants as real numbers. A microcontroller therefore needs a floating-point unit or a
-fixed-point routine for some 10 k operations an image, and integers for all else.
+normalisation, a few operations on each of k symbols, which the radio wants as real numbers. A microcontroller therefore
+needs a floating-point unit or a fixed-point routine for some 10 k operations an image, and integers for all else.
 """
 
 import tempfile

@@ -26,9 +26,7 @@ STAGES = {
 }
 
 # What a channel encoder's size depends on, and what a space made anew depends on.
-CODEC_SIZES = ("codec.tokens", "codec.width", "codec.depth")
-"""Settings of the channel encoder that a table of latencies depends on."""
-CODEC_COSTS = (*CODEC_SIZES, "codec.class_words")
+CODEC_SIZES = ("codec.tokens", "codec.width", "codec.depth", "codec.class_words")
 """Settings of the channel encoder that its costs depend on."""
 SPACE_SETTINGS = ("space", "dataset", "data.channels", "data.image_size", "spaces")
 
@@ -579,7 +577,7 @@ def cost(
 
     written = SPACE_SETTINGS if "space" in settings else ()
     _check_acts(
-        settings, (*CODEC_COSTS, *written), "costs" + ("" if written else " without a space, which goes with text")
+        settings, (*CODEC_SIZES, *written), "costs" + ("" if written else " without a space, which goes with text")
     )
     resolved = make_settings({"device": device, **settings})
     if "space" in settings:
@@ -596,9 +594,7 @@ def cost(
     space = found.make_space()
     choices = space.check(found.choices)
     size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
-    if classes < 2:
-        raise InputError(f"a link tells 2 or more classes apart, not {classes}")
-    sizes = {**size, "classes": resolved.codec.words(classes)}
+    sizes = {**size, "classes": _words(resolved, classes)}
     codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=sizes)
     costs = costs_of(target)
     encoder = [step for unit in space.units() for step in unit.steps(choices)]
@@ -634,7 +630,7 @@ def _planned(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 def measure(
     out: str | Path, device: str = "wearable", dtype: str = "fp32", networks: int = 300, threads: int = 1,
-    say: Callable[[str], None] = lambda line: None, **settings: Any,
+    say: Callable[[str], None] = lambda line: None, classes: int = 10, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure the latency of every operation of a search space on this machine, and write the table.
 
@@ -645,14 +641,17 @@ def measure(
         networks: Of the space, measured whole.
         threads: That ONNX Runtime computes with.
         say: Told what is done.
+        classes: That the links tell apart, as in ``cost``: a word for each is an operation of the channel encoder.
         settings: ``space``, ``dataset`` (whose data are not read), ``data.channels``, ``data.image_size``,
-            ``spaces.*``, ``codec.tokens``, ``codec.width``, ``codec.depth`` and ``seed`` may be given.
+            ``spaces.*``, ``codec.tokens``, ``codec.width``, ``codec.depth``, ``codec.class_words`` and ``seed`` may be
+            given.
 
     Returns:
         ``out``; ``networks``, ``operations``, ``seen`` and ``error``, as ``kdnas.pipeline.measure`` tells them.
 
     Raises:
-        InputError: An unknown device, space, data type or option, or the extra ``export`` is not installed.
+        InputError: An unknown device, space, data type or option, fewer than 2 classes, or the extra ``export`` is not
+            installed.
     """
     from kdnas.cost.latency import save_table
     from kdnas.pipeline import measure as measuring
@@ -670,10 +669,18 @@ def measure(
     target = target.model_copy(update={"codec": target.codec.model_copy(update=size)})
     space = _space(resolved)
     table, about = measuring.measure(
-        space, target, dtype=dtype, networks=networks, threads=threads, seed=resolved.seed, say=say
-    )
+        space, target, classes=_words(resolved, classes), dtype=dtype, networks=networks, threads=threads,
+        seed=resolved.seed, say=say,
+    )  # fmt: skip
     save_table(Path(out), table, measuring.comments(space, target, dtype, threads, about))
     return {"out": str(out), **about}
+
+
+def _words(settings: Settings, classes: int) -> int | None:
+    """For how many of the classes the channel encoder has a word; None: for none."""
+    if classes < 2:
+        raise InputError(f"a link tells 2 or more classes apart, not {classes}")
+    return settings.codec.words(classes)
 
 
 def acts(key: str, acting: Sequence[str]) -> bool:

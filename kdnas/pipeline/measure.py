@@ -18,7 +18,6 @@ from kdnas.space.base import Choices, SearchSpace
 
 # Whole transmitters among the measured networks: what they take beyond their encoders is the channel encoder's.
 TRANSMITTERS = 3
-CLASSES = 10  # for which they have words
 # Fewer networks tell little of any operation.
 LEAST = 10
 # Candidates for each network: the one with the most operations that were in no network yet is taken.
@@ -59,14 +58,15 @@ def encoder_of(space: SearchSpace, choices: Mapping[str, Any], dtype: str, seed:
 
 
 def measure(
-    space: SearchSpace, device: DeviceClass, *, dtype: str = "fp32", networks: int = 300, threads: int = 1,
-    seed: int = 0, say: Callable[[str], None] = lambda line: None,
+    space: SearchSpace, device: DeviceClass, *, classes: int | None = 10, dtype: str = "fp32", networks: int = 300,
+    threads: int = 1, seed: int = 0, say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Table, dict[str, Any]]:  # fmt: skip
     """The seconds of every operation of the space, and of the device's channel encoder, on this machine.
 
     Args:
         space: Whose networks are measured.
         device: Whose channel encoder is.
+        classes: For which it has words; None: for none.
         dtype: ``fp32`` or ``int8``.
         networks: How many are drawn.
         threads: That ONNX Runtime computes with.
@@ -91,7 +91,7 @@ def measure(
     options = space.options
     for choices in chosen[:TRANSMITTERS]:
         with seeded(seed, "latency", "link"):
-            size = {**device.codec.model_dump(), "classes": CLASSES}
+            size = {**device.codec.model_dump(), "classes": classes}
             codec = CAT(options["feature_dim"], device.link.symbols, encoder=size)
             decoder = torch.nn.Linear(options["feature_dim"], 2)
             link = Link(space.network(choices), codec.encoder, codec.decoder, decoder).eval()

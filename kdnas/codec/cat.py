@@ -90,7 +90,12 @@ def class_words(classes: int, symbols: int) -> Tensor:
 
     Returns:
         (C, 2k), I and Q in turn; mean |x|^2 = 1 over the k symbols of each word.
+
+    Raises:
+        InputError: There are fewer than 2 classes.
     """
+    if classes < 2:
+        raise InputError(f"words tell at least 2 classes apart, not {classes}: leave them out")
     draw, block = torch.Generator().manual_seed(0), -(-classes // 2)
     blocks = []
     for _ in range(-(-symbols // block)):

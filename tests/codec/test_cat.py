@@ -205,26 +205,41 @@ def test_first_words_of_classes_are_a_simplex_code_in_every_prefix_of_whole_bloc
         assert apart.max() < 0.5
 
 
+def test_one_class_needs_no_word():
+    with pytest.raises(InputError, match="2 classes"):
+        ChannelEncoder(D, K, classes=1)
+
+
 def test_with_little_energy_the_word_of_the_class_is_sent_and_with_much_the_features():
     made = CAT(D, 64, encoder={"tokens": 4, "classes": 5}, decoder={"classes": 5})
-    made.encoder.start_from(classifier := torch.nn.Linear(D, 5))
-    classifier.weight.data *= 100
-    made.encoder.start_from(classifier)  # sure of every class
+    classifier = torch.nn.Linear(D, 5)
+    classifier.weight.data *= 100  # sure of every class
+    made.encoder.start_from(classifier)
     z, length = torch.randn(8, D), torch.full((8,), 64)
     words = torch.view_as_complex(class_words(5, 64).unflatten(1, (-1, 2)))[classifier(z).argmax(1)]
 
-    def likeness(snr_db):
-        code = made.encoder(z, torch.full((8,), snr_db), length)
-        torch.testing.assert_close(code.abs().square().sum(1), length.float())
-        return (code * words.conj()).sum(1).real / 64
+    def likeness(snr_db, symbols=64):
+        code = made.encoder(z, torch.full((8,), snr_db), torch.full((8,), symbols))[:, :symbols]
+        torch.testing.assert_close(code.abs().square().sum(1), torch.full((8,), float(symbols)))
+        word = words[:, :symbols]
+        return (code * word.conj()).sum(1).real / (code.norm(dim=1) * word.norm(dim=1))
 
-    assert likeness(-20.0).min() > 0.95
-    assert likeness(20.0).abs().max() < 0.4
+    assert likeness(-20.0).min() > 0.95 and likeness(-8.0, symbols=3).min() > 0.95
+    assert likeness(6.0).abs().max() < 0.4  # of 64 symbols; of one alone it would be half the power
     # The receiver, told no more, knows the class that was sent.
     snr_db, seen = torch.full((8,), -10.0), []
     made.decoder.words.register_forward_hook(lambda module, given_, scores: seen.append(scores.argmax(1)))
     made.decoder(made.encoder(z, snr_db, length), snr_db, length)
     assert torch.equal(seen[0], classifier(z).argmax(1))
+    # What it knows goes into the features, and into the tokens.
+    told = []
+    made.decoder.embed.register_forward_pre_hook(lambda module, given_: told.append(given_[0][:, -5:]))
+    made.decoder.words.register_forward_hook(lambda module, given_, scores: scores.roll(1, 1))
+    code = made.encoder(z, snr_db, length)
+    wrong = made.decoder(code, snr_db, length)
+    made.decoder.words._forward_hooks.popitem()
+    assert ((made.decoder(code, snr_db, length) - wrong).abs().amax(1) > 1e-3).all()
+    assert torch.equal(told[1].argmax(1), seen[0]) and torch.allclose(told[1].sum(1), torch.ones(8))
 
 
 def test_deciding_for_a_class_does_not_train_the_encoder():

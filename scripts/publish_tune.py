@@ -10,13 +10,14 @@ architecture after both stages of training, through the link, on the architectur
 search sees). Test data are not read.
 
 tuning: for each device class and seed a search and both stages with the study's weights, and with the settings' own;
-the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length.
+the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length, by --test on the test images of
+another data set with the same classes and images (fashion-mnist has five times as many as its part, fashion-mini).
 
 workers: the same trials with 1, 2, ... workers on this machine, nothing pruned, from a warmed-up supernet; then once
 more with the most, one of which is killed. For a machine that does nothing else.
 
-What is finished is kept in --work and not done again: several processes, each with a part of --devices and --seeds,
-may fill one --work, and a last call collects.
+What is finished is kept in --work and not done again: several processes, each with a part of --devices, --seeds and
+--systems, may fill one --work, and a last call collects.
 """
 
 import argparse
@@ -38,6 +39,7 @@ import torch
 from publishing import add_run_options, command
 
 from kdnas.config import make_settings, parse_assignments
+from kdnas.data import load_dataset
 from kdnas.device import list_devices
 from kdnas.evaluate import evaluate_answers, evaluate_link
 from kdnas.export import load_link
@@ -191,8 +193,9 @@ def judged_run(given: argparse.Namespace, device: str, seed: int, system: str) -
     go(api.distill)
     context = Context(make_settings(RunDirectory.open(place).settings), RunDirectory.open(place), progress=False)
     link, radio = load_link(place).to(torch_device(context.settings.accelerator)), context.device.link
+    tested = load_dataset(given.test) if given.test else context.dataset
     row = evaluate_link(
-        link, context.dataset.test_images, context.dataset.test_labels, system=system, channels=["awgn"],
+        link, tested.test_images, tested.test_labels, system=system, channels=["awgn"],
         snrs_db=[10.0], lengths=[radio.symbols], draws=context.settings.evaluate.draws,
         batch_size=context.settings.evaluate.batch_size, seed=seed,
     )[0]  # fmt: skip
@@ -212,8 +215,9 @@ def tuning_table(given: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for device in given.devices:
         for seed in given.seeds:
-            for system in ("default", "study"):
-                path = given.work / f"tuning-{system}-{device}-s{seed}-{hash_of(given.preset, *given.set)}.json"
+            for system in given.systems:
+                what = hash_of(given.preset, *given.set, *([given.test] if given.test else []))
+                path = given.work / f"tuning-{system}-{device}-s{seed}-{what}.json"
                 rows.append(
                     kept(path, lambda d=device, s=seed, y=system: judged_run(given, d, s, y))  # type: ignore[misc]
                 )
@@ -303,7 +307,8 @@ TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, Any]]
     "workers": ("workers.json", workers_table, ["mcu"]),
 }
 # Options that act on one table alone.
-OWN_OPTIONS = {"proxy": ("architectures", "spread"), "workers": ("workers", "trials")}
+OWN_OPTIONS = {"proxy": ("architectures", "spread"), "tuning": ("test",), "workers": ("workers", "trials")}
+SYSTEMS = ("default", "study")
 
 
 def main() -> None:
@@ -314,6 +319,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
     parser.add_argument("--spread", type=float, default=3.0, help="proxy: budgets are drawn from 1/this to this times")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="tuning: make only these")
+    parser.add_argument("--test", metavar="DATASET", help="tuning: judge by its test images (default: the run's own)")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
     parser.add_argument("--trials", type=int, default=12, help="workers: trials of the study")
     add_run_options(parser)

@@ -79,10 +79,13 @@ class Block(nn.Module):
 
 
 def class_words(classes: int, symbols: int) -> Tensor:
-    """First words of the classes: a simplex code in every block of ceil(C/2) symbols, so in most prefixes too.
+    """First words of the classes: a simplex code in every block of C // 2 symbols, so in most prefixes too.
 
-    A block's words are orthogonal sequences less their mean (Proakis, Digital Communications, 4.4), of one seed: both
-    halves begin with the same.
+    A simplex code of C words needs C - 1 real dimensions (Proakis, Digital Communications, 4.4). The one that tells two
+    halves of the classes apart comes last in a block, and of 8 classes or more those that tell the halves of a half
+    apart come before it: without them what is left is orthogonal codes of the parts, so that of ten classes no two
+    words are nearer than a right angle in a prefix one or two symbols short either. The others are drawn anew for each
+    block, from one seed: both ends of a link begin with the same.
 
     Args:
         classes: C, at least 2.
@@ -96,11 +99,17 @@ def class_words(classes: int, symbols: int) -> Tensor:
     """
     if classes < 2:
         raise InputError(f"words tell at least 2 classes apart, not {classes}: leave them out")
-    draw, block = torch.Generator().manual_seed(0), -(-classes // 2)
-    blocks = []
-    for _ in range(-(-symbols // block)):
-        rows = torch.linalg.qr(torch.randn(2 * block, 2 * block, generator=draw)).Q[:classes]
-        blocks.append(rows - rows.mean(0))
+    half, index = classes // 2, torch.arange(classes)
+    coarse = [torch.ones(classes), torch.where(index < half, 1.0, -1.0)]
+    if classes >= 8:
+        for first, last in ((0, half), (half, classes)):
+            inside = (first <= index) & (index < last)
+            coarse.append(torch.where(index < (first + last) // 2, 1.0, -1.0) * inside)
+    draw, blocks = torch.Generator().manual_seed(0), []
+    for _ in range(-(-symbols // half)):
+        others = torch.randn(classes, classes - len(coarse), generator=draw)
+        directions = torch.linalg.qr(torch.cat([torch.stack(coarse, 1), others], 1)).Q[:, 1:]  # (C, C - 1)
+        blocks.append(F.pad(directions.flip(1), (0, 1 - classes % 2)))  # (C, 2 (C // 2))
     words = torch.cat(blocks, 1)[:, : 2 * symbols]
     return words / (words.square().sum(1, keepdim=True) / symbols).sqrt()
 

@@ -171,9 +171,9 @@ def clean(
         classifier, _ = distiller.clean(net, settings.loss, system)
         images, labels = context.dataset.test_images, context.dataset.test_labels
         row = evaluate_teacher(_Student(net, classifier), images, labels, batch_size=500)[0]
-        return {"accuracy": row["accuracy"], "ci95": row["ci95"]}
+        return {"accuracy": row["accuracy"], "ci95": row["ci95"], "params": sum(p.numel() for p in net.parameters())}
 
-    return dict(kept(context, name, make))
+    return {"architecture": given.architecture, **kept(context, name, make)}
 
 
 def teacher_accuracy(context: Context) -> float:

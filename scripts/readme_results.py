@@ -242,18 +242,24 @@ def few_labels(document: dict) -> str:
 def all_labels(document: dict) -> str:
     """What distillation gives where nothing is unlabelled."""
     lines = []
-    for (name, teacher, _), own in groups(document["rows"], "dataset", "teacher", "epochs").items():
+    for (name, teacher, _, student), own in groups(
+        document["rows"], "dataset", "teacher", "epochs", "architecture"
+    ).items():
         by_system = {
             key[0]: {row["seed"]: row["accuracy"] for row in rows} for key, rows in groups(own, "system").items()
         }
         gains = [value - by_system["ce"][seed] for seed, value in by_system["kd"].items() if seed in by_system["ce"]]
         lines.append(
-            [data_set(name), teacher, f"{own[0]['images']:,}", f"{own[0]['epochs']:.0f}",
+            [data_set(name), teacher, student, f"{own[0]['params']:,}", f"{own[0]['images']:,}",
+             f"{own[0]['epochs']:.0f}", str(len(gains)),
              *(spread(list(by_system[system].values()), digits=2) for system in ("ce", "kd")), spread(gains, digits=2),
              spread([own[0]["teacher_accuracy"]], digits=2)]
         )  # fmt: skip
-    heads = ["data set", "teacher", "images", "epochs", "labels alone", "distilled", "gain (points)", "the teacher"]
-    about = f"With all labels: test accuracy in %; {seeds(document['rows'])}."
+    heads = [
+        "data set", "teacher", "student", "its parameters", "images", "epochs", "seeds", "labels alone", "distilled",
+        "gain (points)", "the teacher",
+    ]  # fmt: skip
+    about = "With all labels: test accuracy in %; mean ± std over seeds."
     return table(document, about, heads, lines)
 
 

@@ -114,7 +114,7 @@ def few_labels_figure(rows: Sequence[Row]) -> "Figure":
 
 
 def all_labels_figure(rows: Sequence[Row]) -> "Figure":
-    """Distillation against cross-entropy alone, one line of panels for each data set (labels, epochs).
+    """Distillation against cross-entropy alone, one line of panels for each data set (labels, epochs, student).
 
     Args:
         rows: Of ``all_labels.json``.
@@ -126,7 +126,7 @@ def all_labels_figure(rows: Sequence[Row]) -> "Figure":
     Raises:
         InputError: CE alone stands without another system, or has none of its seeds.
     """
-    groups = groups_of(rows, "dataset", "labels", "epochs", "teacher")
+    groups = groups_of(rows, "dataset", "labels", "epochs", "teacher", "architecture")
     systems = {
         key: [name for name in _TEACHING if name != "ce" and any(row["system"] == name for row in group)]
         for key, group in groups.items()
@@ -351,6 +351,8 @@ def _title(row: Row, epochs: bool = False) -> str:
     parts = [row["dataset"], labels_text(row["labels"])]
     if epochs:
         parts.append("1 epoch" if row["epochs"] == 1 else f"{row['epochs']:,.3g} epochs")
+    if row.get("params"):
+        parts.append(f"{_thousands(round(row['params'], -3))} params")
     return ", ".join(parts)
 
 

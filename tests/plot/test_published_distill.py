@@ -154,6 +154,17 @@ def test_all_labels_shows_pairs_differences_and_the_goal():
     assert change.get_xlim() == second.get_xlim()
 
 
+def test_all_labels_compares_each_student_with_itself():
+    rows = [{**row, "architecture": "small", "params": 14_564} for row in all_labels()]
+    rows += [{**row, "architecture": "large", "params": 33_040, "accuracy": row["accuracy"] + 0.01} for row in rows]
+    axes = all_labels_figure(rows).axes
+    assert [ax.get_title(loc="left") for ax in axes[:4:2]] == [
+        "fashion-mnist, all labels, 30.7 epochs, 15k params", "cifar10-jpeg, all labels, 30.7 epochs, 15k params",
+    ]  # fmt: skip
+    assert len(axes) == 8 and axes[4].get_title(loc="left").endswith("33k params")
+    assert means_of(axes[5]) == pytest.approx(means_of(axes[1]))
+
+
 def test_all_labels_needs_a_system_to_compare_and_ce_to_compare_to():
     with pytest.raises(InputError, match=r"rows: no row of a system but ce \(fashion-mnist\)"):
         all_labels_figure([row for row in all_labels() if row["system"] == "ce"])

@@ -75,9 +75,7 @@ Storage = Annotated[
         "with the same command share it.",
     ),
 ]  # fmt: skip
-Classes = Annotated[
-    int, typer.Option("--classes", help="Classes that the link tells apart: the channel encoder has a word for each.")
-]
+Classes = typer.Option("--classes", help="Classes that the link tells apart: the channel encoder has a word for each.")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
@@ -527,12 +525,14 @@ def cost(
     plan: Annotated[
         bool, typer.Option("--plan", help="Find the encoder's order of execution that holds the fewest bytes too.")
     ] = False,
-    classes: Classes = 10,
+    classes: Annotated[int | None, Classes] = None,
     set_: Set = None,
     config: Config = None,
     json_: Json = False,
 ) -> None:
     """What an architecture costs on a device class, by layer; needs no data.
+
+    Beside a trained link the channel encoder is that link's, unless --classes or a setting of the codec is given.
 
     Of a settings file the device class and the codec's sizes count; with --space also the data set and the space's own.
 
@@ -573,6 +573,8 @@ def cost(
             "peak" if row["peak"] else "",
         )  # fmt: skip
     console.print(table)
+    told = {"link": "the link's own", "device": f"that of a new link of {found['device']}"}
+    typer.echo(f"the channel encoder is {told[found['channel_encoder_of']]}")
     names = [row["name"] for row in found["layers"] if row["peak"]]
     peaks = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     typer.echo(f"the peak of activation memory, {found['transmitter']['sram_bytes']:,} B, is held by {peaks}")
@@ -795,7 +797,7 @@ def device_measure(
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or int8.")] = "fp32",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of ONNX Runtime (1).")] = None,
     networks: Annotated[int, typer.Option("--networks", help="How many networks of the space are measured.")] = 300,
-    classes: Classes = 10,
+    classes: Annotated[int, Classes] = 10,
     device: Device = None,
     dataset: DatasetName = None,
     seed: Seed = None,

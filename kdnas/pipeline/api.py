@@ -547,9 +547,17 @@ def export(run: str | Path, *, name: str | None = None, out: str | Path | None =
 
 
 def cost(
-    architecture: str | Path, device: str = "wearable", *, plan: bool = False, classes: int = 10, **settings: Any
+    architecture: str | Path,
+    device: str = "wearable",
+    *,
+    plan: bool = False,
+    classes: int | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """What an architecture costs on a device class; needs no data.
+
+    Where it lies beside a link for as many symbols as the device class sends, the channel encoder is that link's; else,
+    and where ``classes`` or a setting of the codec is given, the one that a new link of this device class would have.
 
     Args:
         architecture: An ``architecture.json``, a run directory, or a published name; where ``space`` is given, text in
@@ -557,12 +565,13 @@ def cost(
         device: Device class, or a TOML file.
         plan: Find the order of execution in which the encoder holds the fewest bytes too (a few seconds for cells).
         classes: That the link tells apart, 2 or more: the channel encoder has a word for each, unless they are many
-            (``codec.class_words``).
+            (``codec.class_words``). None: as many as the link beside the architecture, or 10.
         settings: ``codec.tokens``, ``codec.width``, ``codec.depth`` and ``codec.class_words`` may be given; with text,
             ``space`` must be, and ``dataset``, ``data.channels``, ``data.image_size`` and ``spaces.*`` may.
 
     Returns:
-        ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``fits``; ``layers``: each step's
+        ``encoder``, ``channel_encoder``, ``transmitter`` and ``budgets`` by cost; ``channel_encoder_of``: ``link`` or
+        ``device``; ``fits``; ``layers``: each step's
         own costs and whether it holds the peak of activation memory; ``planned_sram_bytes`` and ``planned_peak`` (the
         operation that holds them) with ``plan``; and ``published_params`` and ``published_macs`` where the space is a
         benchmark that lists them.
@@ -573,19 +582,23 @@ def cost(
     """
     from kdnas.codec import CAT, channel_encoder_steps
     from kdnas.cost import costs_of, exact_costs, layer_table
+    from kdnas.export.files import read_info
     from kdnas.zoo import resolve
 
     written = SPACE_SETTINGS if "space" in settings else ()
     _check_acts(
         settings, (*CODEC_SIZES, *written), "costs" + ("" if written else " without a space, which goes with text")
     )
-    resolved = make_settings({"device": device, **settings})
+    resolved, link = make_settings({"device": device, **settings}), None
     if "space" in settings:
         found = _written(str(architecture), resolved)
     else:
         try:
             path = Path(architecture)
-            found = Architecture.load(path if path.is_file() else resolve(architecture) / "architecture.json")
+            path = path if path.is_file() else resolve(architecture) / "architecture.json"
+            found = Architecture.load(path)
+            if (path.parent / "link.json").exists():
+                link = read_info(path.parent)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -593,8 +606,14 @@ def cost(
     target = load_device(device)
     space = found.make_space()
     choices = space.check(found.choices)
-    size = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
-    sizes = {**size, "classes": _words(resolved, classes)}
+    asked = classes is not None or any(key in settings for key in CODEC_SIZES)
+    of_link = link is not None and not asked and link.codec.name == "cat" and link.symbols == target.link.symbols
+    if link is not None and of_link:
+        sizes: dict[str, Any] = dict(link.codec.encoder)
+    else:
+        sizes = {n: getattr(resolved.codec, n) or getattr(target.codec, n) for n in ("tokens", "width", "depth")}
+        of_data = len(link.classes) if link is not None else 10
+        sizes["classes"] = _words(resolved, of_data if classes is None else classes)
     codec = CAT(found.options["feature_dim"], target.link.symbols, encoder=sizes)
     costs = costs_of(target)
     encoder = [step for unit in space.units() for step in unit.steps(choices)]
@@ -605,6 +624,7 @@ def cost(
         "space": found.space,
         "encoder": exact_costs(encoder, costs),
         "channel_encoder": exact_costs(channel, costs),
+        "channel_encoder_of": "link" if of_link else "device",
         "transmitter": total,
         "budgets": dict(target.budgets),
         "fits": all(total[name] <= limit for name, limit in target.budgets.items()),

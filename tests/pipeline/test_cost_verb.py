@@ -1,5 +1,6 @@
 """What ``cost`` says of a link by the number of its classes."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from kdnas.config import MOST_WORDS
 from kdnas.device import list_devices, load_device
 from kdnas.errors import InputError
+from kdnas.export import load_link
 from kdnas.pipeline import api
-from kdnas.zoo import list_architectures
+from kdnas.zoo import list_architectures, resolve
 
 
 @pytest.mark.parametrize("device", list_devices())
@@ -27,8 +29,35 @@ def test_every_class_has_a_word_unless_they_are_many(device: str) -> None:
     assert many > none + 200 * symbols
 
 
+@pytest.mark.parametrize("name", list_architectures())
+def test_beside_a_link_the_channel_encoder_is_that_links(name: str) -> None:
+    link = load_link(resolve(name))
+    assert link.info is not None
+    own, device = sum(p.numel() for p in link.channel_encoder.parameters()), link.info.device
+    for place in (name, resolve(name), resolve(name) / "architecture.json"):
+        found = api.cost(place, device)
+        assert (found["channel_encoder_of"], found["channel_encoder"]["params"]) == ("link", own)
+    asked = api.cost(name, device, **{"codec.width": 24})
+    assert asked["channel_encoder_of"] == "device" and asked["channel_encoder"]["params"] != own
+    asked = api.cost(name, device, classes=len(link.info.classes))
+    assert asked["channel_encoder_of"] == "device"
+
+
+def test_a_link_for_another_number_of_symbols_is_not_that_of_the_device(tmp_path: Path) -> None:
+    name = "mcu-fashion-mini"
+    symbols = load_device("mcu").link.symbols
+    text = (files("kdnas") / "device/classes/mcu-256kB.toml").read_text()
+    assert f"symbols = {symbols}" in text
+    own = tmp_path / "own.toml"
+    own.write_text(text.replace(f"symbols = {symbols}", f"symbols = {symbols // 2}"))
+    found = api.cost(name, str(own))
+    assert found["channel_encoder_of"] == "device"
+    assert {row["name"] for row in found["layers"]} >= {"channel.classifier", "channel.words"}
+
+
 def test_one_class_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 or more classes"):
-        api.cost(list_architectures()[0], classes=1)
+    for few in (0, 1):
+        with pytest.raises(InputError, match="2 or more classes"):
+            api.cost(list_architectures()[0], classes=few)
     with pytest.raises(InputError, match="2 or more classes"):
         api.measure(tmp_path / "latency.csv", classes=1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdnas import config
 from kdnas.data import Batch, Splits
+from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
 from kdnas.link import FULL_SHARE, Link, constant_conditions, draw_conditions
 from kdnas.loss import KnowledgeLoss
@@ -36,6 +37,9 @@ class Stage(LightningModule):
         rates: Learning rate of each module; 0 leaves it as it is.
         settings: Of the stages.
         total_steps: Of this stage, for the schedule.
+
+    Raises:
+        InputError: It is to stop by the answers of a classifier that no loss trains.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Stage(LightningModule):
         settings: config.Distill, total_steps: int,
     ) -> None:  # fmt: skip
         super().__init__()
+        if settings.patience and not loss.trains_classifier:
+            raise InputError("distill.patience judges by a classifier that no loss trains: set it to 0")
         self.lessons, self.loss, self.splits = lessons, loss, splits
         self.rates, self.settings, self.total_steps = rates, settings, total_steps
         self.least = math.inf  # of the architecture split, so far
@@ -77,8 +83,11 @@ class Stage(LightningModule):
 
     @torch.no_grad()
     def on_train_epoch_end(self) -> None:
-        """Log accuracy and negative log-likelihood of the architecture split's labels; keep the best where wanted."""
-        if self.stopped:
+        """Log accuracy and negative log-likelihood of the architecture split's labels; keep the best where wanted.
+
+        A classifier that no loss trains says nothing.
+        """
+        if self.stopped or not self.loss.trains_classifier:
             return
         training = [(m, m.training) for m in self.modules()]
         self.eval()

@@ -60,6 +60,11 @@ class KnowledgeLoss(nn.Module):
         """Whether any distillation term has a weight."""
         return any(self.weights[name] > 0 for name in (*ON_FEATURES, *ON_POSTERIORS))
 
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether any term tells a classifier anything; else only features are learned."""
+        return any(self.weights[name] > 0 for name in ("ce", *ON_POSTERIORS))
+
     @contextmanager
     def feature_at_most(self, most: float) -> Iterator[None]:
         """Within it, the squared error of features counts λ_kd times ``most`` at most."""

@@ -234,6 +234,17 @@ def test_each_part_of_the_loss_and_its_pull_are_on_tensorboard(world: tuple, tmp
         assert {"accuracy/architecture split", "loss/architecture split"} <= tags
 
 
+def test_a_classifier_that_no_loss_trains_is_not_judged(world: tuple, tmp_path: Path) -> None:
+    features = {"ce": 0.0, "logit": 0.0, "feature": 1.0}
+    trained(world, tmp_path, loss=features, steps=11)
+    tags = set(EventAccumulator(str(tmp_path / "tensorboard" / "stage1")).Reload().Tags()["scalars"])
+    assert "loss/feature" in tags and not any("architecture split" in tag for tag in tags)
+    with pytest.raises(InputError, match=r"distill\.patience"):
+        trained(world, tmp_path / "patient", loss=features, patience=1)
+    for part in ("ce", "logit", "decoupled"):  # any of them teaches it
+        assert KnowledgeLoss(config.Loss(**{**features, part: 1.0}), 8, torch.zeros(2), torch.ones(2)).trains_classifier
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_the_encoder_moves_in_stage_2_only_where_its_rate_says_so(world: tuple, tmp_path: Path, rate: float) -> None:
     link = trained(world, tmp_path, encoder_rate=rate)

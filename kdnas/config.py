@@ -272,7 +272,7 @@ class Distill(Section):
     link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
     encoder_rate: float = Field(0.3, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
     link_feature: float = Field(
-        1.0, ge=0, description="stage 2: most that loss.feature counts, where more would hold back the posteriors"
+        10.0, ge=0, description="stage 2: most that loss.feature counts, where more would hold back the posteriors"
     )
     snr: Literal["low", "uniform", "rising"] = Field(
         "low", description="SNR in stage 2: per sample, half in the lowest quarter or uniform; or rising by epoch"

@@ -74,7 +74,7 @@ ABLATIONS: Changes = {
 # What features weigh beside labels and posteriors, which weigh 1: a choice, so it is not made on test data.
 WEIGHTS: Changes = {
     **{f"feature-{w:g}": {"loss.feature": w, "distill.link_feature": w} for w in (0.1, 10, 30, 100)},
-    **{f"link-feature-{w:g}": {"distill.link_feature": w} for w in (1, 3, 30)},
+    **{f"link-feature-{w:g}": {"distill.link_feature": w} for w in (1, 10, 30)},
 }
 
 # Settings that stage 1 does not read begin so.

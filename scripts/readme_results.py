@@ -329,6 +329,7 @@ def envelope(document: dict) -> str:
         by_snr = groups(points, "snr_db")
         lines.append(
             [data_set(name), channel, system, f"{points[0]['transmitter_params']:,}",
+             str(len({row["seed"] for row in points})),
              *(spread([row["accuracy"] for row in by_snr[snr,]]) if (snr,) in by_snr else "" for snr in snrs)]
         )  # fmt: skip
     teachers = [
@@ -338,9 +339,9 @@ def envelope(document: dict) -> str:
     about = (
         "The link and what it is compared with: test accuracy in % by SNR, all with "
         f"{' or '.join(sorted({str(count) for count in full.values()}))} complex symbols per image; "
-        f"{seeds(rows)}. Teacher without a channel: {', '.join(teachers)}."
+        f"mean ± std over seeds. Teacher without a channel: {', '.join(teachers)}."
     )
-    heads = ["data set", "channel", "system", "transmitter's parameters", *(f"{snr:g} dB" for snr in snrs)]
+    heads = ["data set", "channel", "system", "transmitter's parameters", "seeds", *(f"{snr:g} dB" for snr in snrs)]
     return table(document, about, heads, lines)
 
 
@@ -449,14 +450,15 @@ def one_model(document: dict) -> str:
             for (symbols,), found in sorted(by_length.items())
         )
         lines.append(
-            [data_set(name), channel, f"{100 * statistics.mean(means.values()):+.2f}", lengths,
+            [data_set(name), channel, str(len(values)), f"{100 * statistics.mean(means.values()):+.2f}", lengths,
              f"{100 * means[worst]:+.1f} ± {100 * error:.1f} ({worst[1]} symbols, {worst[2]:g} dB)"]
         )  # fmt: skip
     about = (
         "One model for all against models made for one length, or at one SNR, alone: difference in points, paired by "
-        f"seed; {seeds(document['rows'])}."
+        "seed; means over seeds."
     )
-    return table(document, about, ["data set", "channel", "mean", "by symbols", "worst point (± 2 SE)"], lines)
+    heads = ["data set", "channel", "seeds", "mean", "by symbols", "worst point (± 2 SE)"]
+    return table(document, about, heads, lines)
 
 
 def constellation(document: dict) -> str:

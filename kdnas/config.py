@@ -271,9 +271,7 @@ class Distill(Section):
     link_batch_size: int = Field(128, ge=2, description="images per step of stage 2")
     link_learning_rate: float = Field(0.002, gt=0, description="of codec and semantic decoder in stage 2")
     encoder_rate: float = Field(0.3, ge=0, description="encoder's share of the stage-2 rate; 0 freezes it")
-    link_feature: float = Field(
-        10.0, ge=0, description="stage 2: most that loss.feature counts, where more would hold back the posteriors"
-    )
+    link_feature: float = Field(30.0, ge=0, description="stage 2: most that loss.feature counts")
     snr: Literal["low", "uniform", "rising"] = Field(
         "low", description="SNR in stage 2: per sample, half in the lowest quarter or uniform; or rising by epoch"
     )

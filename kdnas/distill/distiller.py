@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from kdnas import config
 from kdnas.codec import CAT, Codec
 from kdnas.data import Batch, Splits, batches
+from kdnas.distill.calibrate import calibrate_share
 from kdnas.distill.stages import CleanStage, LinkStage, Stage
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
@@ -113,7 +114,7 @@ class Distiller:
             full_share: Share of samples that send the full length, as in ``draw_conditions``.
 
         Returns:
-            The link, in evaluation mode.
+            The link, in evaluation mode; that of CAT with the class's share of the power set by held-out images.
         """
         s = self.settings
         if isinstance(codec, CAT):
@@ -128,7 +129,15 @@ class Distiller:
         channels_last(encoder)
         with knowledge.feature_at_most(s.link_feature):
             self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
-        return link.eval()
+        link.eval()
+        if isinstance(codec, CAT):
+            low, high = snr_db
+            calibrate_share(
+                link, self.lessons, self.splits, channels=stage.channels, seed=self.seed,
+                snrs_db=sorted({low + (high - low) * part / 3 for part in range(4)}),
+                lengths=sorted({link.symbols} if full_share == 1 else {max(1, link.symbols // 8), link.symbols}),
+            )  # fmt: skip
+        return link
 
     def _fit(self, stage: Stage, loader: DataLoader[Batch], epochs: int, name: str) -> None:
         stage.train()  # Lightning leaves the mode as it finds it, and stage 1 ends in evaluation mode

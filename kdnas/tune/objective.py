@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from kdnas.channel import ImageNoise, power_normalise, prefix_mask
-from kdnas.data import Batch, Splits
+from kdnas.data import Splits
 from kdnas.device.model import Radio
+from kdnas.knowledge.judges import judges
 from kdnas.knowledge.lessons import Lessons
 from kdnas.link import constant_conditions, transmit
-from kdnas.run.seeds import generator
 
 Judged = Literal["labels", "all"]
-IMAGES = 4000
-"""At most so many unlabelled images judge: beyond that a trial waits for its judge, and learns nothing more."""
 
 
 class Objective:
@@ -49,17 +47,7 @@ class Objective:
         seed: int = 0,
     ) -> None:
         self.lessons, self.radio, self.channel, self.draws, self.seed = lessons, radio, channel, draws, seed
-        labelled, unlabelled = splits.architecture_labelled, splits.architecture_unlabelled
-        labels = lessons.dataset.train_labels[labelled]
-        self.worth = torch.nn.functional.one_hot(labels, len(lessons.dataset.classes)).double()  # (N, classes)
-        self.ids = labelled
-        if judged == "all" and len(unlabelled):
-            order = torch.randperm(len(unlabelled), generator=generator(seed, "judges"))
-            unlabelled = unlabelled[order[:IMAGES]]
-            batch = Batch(unlabelled, torch.full_like(unlabelled, -1), 0, (0, 0, 0))
-            told = lessons(batch, torch.device("cpu"), pixels=False).probabilities
-            assert told is not None
-            self.ids, self.worth = torch.cat([labelled, unlabelled]), torch.cat([self.worth, told.double()])
+        self.ids, self.worth = judges(lessons, splits, seed, unlabelled=judged == "all")
 
     @torch.no_grad()
     def __call__(self, encoder: nn.Module, classifier: nn.Module, device: torch.device) -> float:

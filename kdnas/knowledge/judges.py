@@ -29,7 +29,10 @@ def judges(lessons: Lessons, splits: Splits, seed: int, unlabelled: bool = True)
     if not unlabelled or not len(others):
         return ids, worth
     others = others[torch.randperm(len(others), generator=generator(seed, "judges"))[:IMAGES]]
-    batch = Batch(others, torch.full_like(others, -1), 0, (0, 0, 0))
-    told = lessons(batch, torch.device("cpu"), pixels=False).probabilities
-    assert told is not None
-    return torch.cat([ids, others]), torch.cat([worth, told.double()])
+    parts = [worth]
+    for part in others.split(500):  # a live teacher looks at no more at once
+        batch = Batch(part, torch.full_like(part, -1), 0, (0, 0, 0))
+        told = lessons(batch, torch.device("cpu"), pixels=False).probabilities
+        assert told is not None
+        parts.append(told.double())
+    return torch.cat([ids, others]), torch.cat(parts)

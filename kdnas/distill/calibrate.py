@@ -30,17 +30,19 @@ def calibrate_share(
     channels: Sequence[str],
     lengths: Sequence[int],
     seed: int,
+    unlabelled: bool = True,
 ) -> float:
     """Raise the class's share of the power as far as the architecture split gains by it.
 
     Args:
         link: Trained, in evaluation mode, on the CPU; both shares are changed in place.
-        lessons: Pixels and stored knowledge: without a store the labelled images judge alone.
+        lessons: Pixels, and the stored knowledge that ``unlabelled`` needs.
         splits: Its architecture split judges.
         snrs_db: At which answers are compared, in dB; every one counts the same.
         channels: Likewise.
         lengths: Likewise, in symbols.
         seed: Of the noise, which is the same for every raise.
+        unlabelled: Images without a label judge too, by the teacher.
 
     Returns:
         By how much the log of the odds was raised: one of ``RAISES``; 0 for a codec without words for classes.
@@ -50,7 +52,7 @@ def calibrate_share(
     if transmitter.classifier is None or receiver.classes is None:
         return RAISES[0]
     shares = (transmitter.share, receiver.share)
-    ids, worth = judges(lessons, splits, seed, unlabelled=lessons.store is not None)
+    ids, worth = judges(lessons, splits, seed, unlabelled)
     pixels = (lessons.views.apply(lessons.dataset.train_images[part], part, 0) for part in ids.split(500))
     features = torch.cat([encoder(images) for images in pixels])
     learned = [share.layer.bias.clone() for share in shares]

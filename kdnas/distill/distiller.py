@@ -134,6 +134,7 @@ class Distiller:
             low, high = snr_db
             calibrate_share(
                 link, self.lessons, self.splits, channels=stage.channels, seed=self.seed,
+                unlabelled=knowledge.needs_teacher,
                 snrs_db=sorted({low + (high - low) * part / 3 for part in range(4)}),
                 lengths=sorted({link.symbols} if full_share == 1 else {max(1, link.symbols // 8), link.symbols}),
             )  # fmt: skip

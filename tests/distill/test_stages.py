@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from kdnas.distill.stages import CleanStage, LinkStage
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
 from kdnas.knowledge.store import Target
-from kdnas.link import Link
+from kdnas.link import FULL_SHARE, Link
 from kdnas.loss import KnowledgeLoss
 from kdnas.run.training import fit
 
@@ -51,7 +52,8 @@ def small() -> nn.Module:
 
 def trained(
     world: tuple, out: Path, *, store: object = None, kd: float = 1.0, snr_db: tuple[float, float] = (0.0, 10.0),
-    channels: tuple[str, ...] = ("awgn",), loss: dict | None = None, **settings: object,
+    channels: tuple[str, ...] = ("awgn",), loss: dict | None = None, classes: int | None = None,
+    full_share: float = FULL_SHARE, **settings: object,
 ) -> Link:  # fmt: skip
     dataset, splits, views = world
     sizes = {"epochs": 1, "link_epochs": 2, "steps": 3, "batch_size": 16, "link_batch_size": 16}
@@ -64,10 +66,10 @@ def trained(
     encoder = small()
     classifier, knowledge = distiller.clean(encoder, config.Loss(kd=kd, **loss or {}), "stage1")
     torch.manual_seed(1)
-    codec = CAT(8, 8)
+    codec = CAT(8, 8, encoder={"classes": classes}, decoder={"classes": classes})
     distiller.before = {k: v.clone() for k, v in encoder.state_dict().items()}  # type: ignore[attr-defined]
     link = distiller.through_link(
-        encoder, classifier, knowledge, codec, snr_db=snr_db, channels=channels, name="stage2"
+        encoder, classifier, knowledge, codec, snr_db=snr_db, channels=channels, name="stage2", full_share=full_share
     )
     link.before = distiller.before  # type: ignore[attr-defined]
     return link
@@ -98,6 +100,23 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
     with_all = trained((dataset, splits, views), tmp_path / "a", store=Forbidden(), kd=0.0)
     without = trained((dataset, alone, views), tmp_path / "b", store=Forbidden(), kd=0.0)
     assert torch.equal(weights(with_all), weights(without))
+    trained((dataset, splits, views), tmp_path / "c", store=Forbidden(), kd=0.0, classes=10)
+
+
+@pytest.mark.parametrize("full_share, lengths", [(0.2, [1, 8]), (1.0, [8])])
+def test_the_power_of_the_class_is_set_by_held_out_images_where_the_link_will_work(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_share: float, lengths: list[int]
+) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "kdnas.distill.distiller.calibrate_share",
+        lambda link, lessons, splits, **how: seen.append({"training": link.training, "splits": splits, **how}),
+    )
+    trained(world, tmp_path, snr_db=(0.0, 9.0), channels=("awgn", "rayleigh"), full_share=full_share)
+    assert seen == [
+        {"training": False, "splits": world[1], "snrs_db": [0.0, 3.0, 6.0, 9.0], "channels": ("awgn", "rayleigh"),
+         "lengths": lengths, "seed": 0, "unlabelled": True}
+    ]  # fmt: skip
 
 
 CHANGES: list[dict] = [

@@ -532,7 +532,8 @@ def cost(
 ) -> None:
     """What an architecture costs on a device class, by layer; needs no data.
 
-    Beside a trained link the channel encoder is that link's, unless --classes or a setting of the codec is given.
+    Beside its trained link (of CAT, for as many symbols) the channel encoder is that link's, unless --classes or a
+    setting of the codec is given.
 
     Of a settings file the device class and the codec's sizes count; with --space also the data set and the space's own.
 

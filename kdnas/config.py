@@ -448,6 +448,14 @@ class Settings(Section):
             raise ValueError("distill.init = 'inherited' needs weights; partial channels leave none: take 'scratch'")
         return self
 
+    @model_validator(mode="after")
+    def _a_classifier_to_stop_by(self) -> "Settings":
+        if self.distill.patience and not (self.loss.ce or self.loss.kd * (self.loss.logit + self.loss.decoupled)):
+            raise ValueError(
+                "distill.patience judges by a classifier that no loss trains: set it to 0, or loss.ce above 0"
+            )
+        return self
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Tiny, for tests: every part runs, no number means anything.

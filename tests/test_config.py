@@ -188,3 +188,13 @@ def test_a_word_without_an_equals_sign_is_refused(word: str) -> None:
 
 def test_assignments_win_from_left_to_right() -> None:
     assert parse_assignments(["seed=1", "seed=2", "dataset=folder:a=b"]) == {"seed": 2, "dataset": "folder:a=b"}
+
+
+def test_stopping_early_needs_a_classifier_that_learns():
+    features = {"loss.ce": 0.0, "loss.logit": 0.0, "distill.patience": 2}
+    with pytest.raises(InputError, match=r"distill\.patience"):
+        make_settings(features)
+    for key, value in (("loss.ce", 1.0), ("loss.decoupled", 0.3), ("distill.patience", 0)):
+        make_settings({**features, key: value})
+    with pytest.raises(InputError, match=r"distill\.patience"):  # nothing is distilled at all
+        make_settings({**features, "loss.logit": 1.0, "loss.kd": 0.0})

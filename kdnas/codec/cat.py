@@ -7,8 +7,8 @@ every k' in 1 ... k.
 
 Where little energy arrives, all that can be told is the class. Both halves may therefore know a *word* for every class:
 the transmitter superposes the word of the class that it believes in on the code of the features, and the receiver
-correlates with the words. Words begin as a simplex code, no two nearer than any others, in every prefix that has room
-for one; they are trained with the rest. How the power is shared depends on SNR times length, the energy of the prefix
+correlates with the words. Words begin as a simplex code, no two nearer than any others, in prefixes of whole blocks;
+they are trained with the rest. How the power is shared depends on SNR times length, the energy of the prefix
 over the noise: at little of it nearly all goes to the word, at much nearly all to the features.
 """
 
@@ -79,7 +79,7 @@ class Block(nn.Module):
 
 
 def class_words(classes: int, symbols: int) -> Tensor:
-    """First words of the classes: a simplex code in every block of C // 2 symbols, so in most prefixes too.
+    """First words of the classes: a simplex code in every block of C // 2 symbols, so in prefixes of whole blocks too.
 
     A simplex code of C words needs C - 1 real dimensions (Proakis, Digital Communications, 4.4). The one that tells two
     halves of the classes apart comes last in a block, and of 8 classes or more those that tell the halves of a half
@@ -115,18 +115,24 @@ def class_words(classes: int, symbols: int) -> Tensor:
 
 
 class Share(nn.Module):
-    """The class's share of the power of a prefix: it begins as half at ``EVEN_ENERGY``, less with more energy."""
+    """The class's share of the power of a prefix: it begins as half at ``EVEN_ENERGY``, less with more energy.
+
+    Attributes:
+        raised: By how much the log of its odds stands above what is learned (``kdnas.distill.calibrate``), a scalar.
+    """
 
     def __init__(self, condition: int) -> None:
         super().__init__()
         self.layer = nn.Linear(condition, 1)
+        self.raised: Tensor
+        self.register_buffer("raised", torch.zeros(()))
         nn.init.zeros_(self.layer.weight)
         nn.init.constant_(self.layer.bias, 2 * math.log(EVEN_ENERGY))
 
     def forward(self, condition: Tensor, snr_db: Tensor, length: Tensor) -> Tensor:
         """Condition (B, C), SNR in dB (B,) and length (B,) to (B, 1) in 0 ... 1."""
         energy = snr_db.clamp(*SNR_LIMITS_DB) * (math.log(10) / 10) + length.log()  # in nepers: E / N_0 is its exp
-        return torch.sigmoid(self.layer(condition) - 2 * energy[:, None])
+        return torch.sigmoid(self.layer(condition) + self.raised - 2 * energy[:, None])
 
 
 class ChannelEncoder(nn.Module):

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from kdnas import config
 from kdnas.codec import CAT, Codec
 from kdnas.data import Batch, Splits, batches
-from kdnas.distill.calibrate import calibrate_share
+from kdnas.distill.calibrate import calibrate_share, raise_shares
 from kdnas.distill.stages import CleanStage, LinkStage, Stage
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
@@ -120,6 +120,7 @@ class Distiller:
         if isinstance(codec, CAT):
             codec.encoder.start_from(classifier)
         link = Link(encoder, codec.encoder, codec.decoder, classifier)
+        raise_shares(link, 0.0)  # a codec that is trained further goes on with the share that it learned
         rate = s.link_learning_rate
         rates = [(m, rate) for m in (codec, classifier, knowledge)] + [(encoder, rate * s.encoder_rate)]
         stage = LinkStage(
@@ -130,11 +131,11 @@ class Distiller:
         with knowledge.feature_at_most(s.link_feature):
             self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
         link.eval()
-        if isinstance(codec, CAT):
+        if isinstance(codec, CAT) and knowledge.trains_classifier:
             low, high = snr_db
             calibrate_share(
                 link, self.lessons, self.splits, channels=stage.channels, seed=self.seed,
-                unlabelled=knowledge.needs_teacher,
+                unlabelled=s.unlabelled and knowledge.needs_teacher,
                 snrs_db=sorted({low + (high - low) * part / 3 for part in range(4)}),
                 lengths=sorted({link.symbols} if full_share == 1 else {max(1, link.symbols // 8), link.symbols}),
             )  # fmt: skip

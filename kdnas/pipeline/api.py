@@ -556,8 +556,9 @@ def cost(
 ) -> dict[str, Any]:
     """What an architecture costs on a device class; needs no data.
 
-    Where it lies beside a link for as many symbols as the device class sends, the channel encoder is that link's; else,
-    and where ``classes`` or a setting of the codec is given, the one that a new link of this device class would have.
+    Where it lies beside its link, of CAT and for as many symbols as the device class sends, the channel encoder is that
+    link's; else, and where ``classes`` or a setting of the codec is given, the one that a new link of this device class
+    would have.
 
     Args:
         architecture: An ``architecture.json``, a run directory, or a published name; where ``space`` is given, text in
@@ -597,8 +598,9 @@ def cost(
             path = Path(architecture)
             path = path if path.is_file() else resolve(architecture) / "architecture.json"
             found = Architecture.load(path)
-            if (path.parent / "link.json").exists():
+            if classes is None and (path.parent / "link.json").exists():
                 link = read_info(path.parent)
+                link = link if link.architecture == found.hash else None
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -606,8 +608,8 @@ def cost(
     target = load_device(device)
     space = found.make_space()
     choices = space.check(found.choices)
-    asked = classes is not None or any(key in settings for key in CODEC_SIZES)
-    of_link = link is not None and not asked and link.codec.name == "cat" and link.symbols == target.link.symbols
+    sized = any(key in settings for key in CODEC_SIZES)
+    of_link = link is not None and not sized and link.codec.name == "cat" and link.symbols == target.link.symbols
     if link is not None and of_link:
         sizes: dict[str, Any] = dict(link.codec.encoder)
     else:

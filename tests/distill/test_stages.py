@@ -12,6 +12,7 @@ from kdnas.codec import CAT
 from kdnas.codec.cat import SHARPNESS
 from kdnas.data import Batch, Splits, Views, batches, load_dataset, make_splits
 from kdnas.distill import Distiller
+from kdnas.distill.calibrate import raise_shares
 from kdnas.distill.stages import CleanStage, LinkStage
 from kdnas.errors import InputError
 from kdnas.knowledge.lessons import Lessons
@@ -53,7 +54,7 @@ def small() -> nn.Module:
 def trained(
     world: tuple, out: Path, *, store: object = None, kd: float = 1.0, snr_db: tuple[float, float] = (0.0, 10.0),
     channels: tuple[str, ...] = ("awgn",), loss: dict | None = None, classes: int | None = None,
-    full_share: float = FULL_SHARE, **settings: object,
+    full_share: float = FULL_SHARE, codec: CAT | None = None, **settings: object,
 ) -> Link:  # fmt: skip
     dataset, splits, views = world
     sizes = {"epochs": 1, "link_epochs": 2, "steps": 3, "batch_size": 16, "link_batch_size": 16}
@@ -66,7 +67,7 @@ def trained(
     encoder = small()
     classifier, knowledge = distiller.clean(encoder, config.Loss(kd=kd, **loss or {}), "stage1")
     torch.manual_seed(1)
-    codec = CAT(8, 8, encoder={"classes": classes}, decoder={"classes": classes})
+    codec = codec or CAT(8, 8, encoder={"classes": classes}, decoder={"classes": classes})
     distiller.before = {k: v.clone() for k, v in encoder.state_dict().items()}  # type: ignore[attr-defined]
     link = distiller.through_link(
         encoder, classifier, knowledge, codec, snr_db=snr_db, channels=channels, name="stage2", full_share=full_share
@@ -103,6 +104,26 @@ def test_without_distillation_the_store_and_unlabelled_images_are_not_touched(wo
     trained((dataset, splits, views), tmp_path / "c", store=Forbidden(), kd=0.0, classes=10)
 
 
+def test_a_codec_that_is_trained_further_goes_on_with_the_share_that_it_learned(
+    world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the slices of a tailoring do: what one raises, the next does not build upon."""
+    monkeypatch.setattr("kdnas.distill.distiller.calibrate_share", lambda link, *a, **k: raise_shares(link, 3.0))
+    raised: list[float] = []
+    steps = LinkStage.training_step
+
+    def seen(self: LinkStage, batch: Batch, index: int) -> Tensor:
+        raised.append(self.link.channel_encoder.share.raised.item())  # type: ignore[union-attr, operator]
+        return steps(self, batch, index)
+
+    monkeypatch.setattr(LinkStage, "training_step", seen)
+    codec = CAT(8, 8, encoder={"classes": 10}, decoder={"classes": 10})
+    for name in ("a", "b"):
+        trained(world, tmp_path / name, codec=codec)
+        assert [half.share.raised.item() for half in (codec.encoder, codec.decoder)] == [3.0, 3.0]
+    assert len(raised) == 12 and set(raised) == {0.0}
+
+
 @pytest.mark.parametrize("full_share, lengths", [(0.2, [1, 8]), (1.0, [8])])
 def test_the_power_of_the_class_is_set_by_held_out_images_where_the_link_will_work(
     world: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_share: float, lengths: list[int]
@@ -112,11 +133,15 @@ def test_the_power_of_the_class_is_set_by_held_out_images_where_the_link_will_wo
         "kdnas.distill.distiller.calibrate_share",
         lambda link, lessons, splits, **how: seen.append({"training": link.training, "splits": splits, **how}),
     )
-    trained(world, tmp_path, snr_db=(0.0, 9.0), channels=("awgn", "rayleigh"), full_share=full_share)
-    assert seen == [
-        {"training": False, "splits": world[1], "snrs_db": [0.0, 3.0, 6.0, 9.0], "channels": ("awgn", "rayleigh"),
-         "lengths": lengths, "seed": 0, "unlabelled": True}
-    ]  # fmt: skip
+    for unlabelled in (True, False):
+        trained(
+            world, tmp_path / str(unlabelled), snr_db=(0.0, 9.0), channels=("awgn", "rayleigh"), full_share=full_share,
+            unlabelled=unlabelled,
+        )  # fmt: skip
+        assert seen.pop() == {
+            "training": False, "splits": world[1], "snrs_db": [0.0, 3.0, 6.0, 9.0], "channels": ("awgn", "rayleigh"),
+            "lengths": lengths, "seed": 0, "unlabelled": unlabelled,
+        }  # fmt: skip
 
 
 CHANGES: list[dict] = [
@@ -255,7 +280,8 @@ def test_each_part_of_the_loss_and_its_pull_are_on_tensorboard(world: tuple, tmp
 
 def test_a_classifier_that_no_loss_trains_is_not_judged(world: tuple, tmp_path: Path) -> None:
     features = {"ce": 0.0, "logit": 0.0, "feature": 1.0}
-    trained(world, tmp_path, loss=features, steps=11)
+    link = trained(world, tmp_path, loss=features, steps=11, classes=10)
+    assert link.channel_encoder.share.raised == 0  # type: ignore[union-attr, operator]
     tags = set(EventAccumulator(str(tmp_path / "tensorboard" / "stage1")).Reload().Tags()["scalars"])
     assert "loss/feature" in tags and not any("architecture split" in tag for tag in tags)
     with pytest.raises(InputError, match=r"distill\.patience"):

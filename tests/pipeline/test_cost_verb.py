@@ -1,5 +1,6 @@
 """What ``cost`` says of a link by the number of its classes."""
 
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_beside_a_link_the_channel_encoder_is_that_links(name: str) -> None:
     assert asked["channel_encoder_of"] == "device" and asked["channel_encoder"]["params"] != own
     asked = api.cost(name, device, classes=len(link.info.classes))
     assert asked["channel_encoder_of"] == "device"
+
+
+def test_a_link_of_another_architecture_is_not_its_own(tmp_path: Path) -> None:
+    for name in ("link.json", "link.safetensors"):
+        shutil.copy(resolve("mcu-fashion-mini") / name, tmp_path)
+    shutil.copy(resolve("gateway-fashion-mini") / "architecture.json", tmp_path)
+    assert api.cost(tmp_path, "mcu")["channel_encoder_of"] == "device"
+    (tmp_path / "link.json").write_text("{")
+    with pytest.raises(InputError, match=r"link\.json"):
+        api.cost(tmp_path, "mcu")
+    assert api.cost(tmp_path, "mcu", classes=10)["channel_encoder_of"] == "device"
 
 
 def test_a_link_for_another_number_of_symbols_is_not_that_of_the_device(tmp_path: Path) -> None:

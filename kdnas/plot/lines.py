@@ -107,9 +107,12 @@ def only(rows: Sequence[Row], key: str, text: str = "{}") -> str:
 
 
 def seeds_text(rows: Sequence[Row]) -> str:
-    """How many seeds the rows have, in words."""
-    count = len({row["seed"] for row in rows})
-    return "1 seed" if count == 1 else f"{count} seeds"
+    """How many seeds the rows have, in words; from the fewest to the most where data sets differ."""
+    counts = {
+        len({row["seed"] for row in rows if row.get("dataset") == name}) for name in {r.get("dataset") for r in rows}
+    }
+    few, many = min(counts, default=0), max(counts, default=0)
+    return "1 seed" if many == 1 else f"{many} seeds" if few == many else f"{few} to {many} seeds"
 
 
 def labels_text(labels: int | str) -> str:

@@ -94,7 +94,7 @@ def envelope_figure(rows: Sequence[Row]) -> "Figure":
                 below[0].set_ylabel("points over kdnas")
                 low = min((row["difference"] for row in group if row.get("difference") is not None), default=0.0)
                 below[0].set_ylim(bottom=max(_WORST, low - 0.02))
-            if budgets:
+            if _over_budget(group):  # where no digital image was sent, its place stays empty
                 last = figure.add_subplot(grid[lines * place : lines * (place + 1), -1])
                 _symbols(last, group)
                 above.append(last)

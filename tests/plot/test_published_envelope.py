@@ -56,6 +56,16 @@ def test_no_texts_overlap_even_with_two_data_sets():
                 assert not box.overlaps(second), (name, other)
 
 
+def test_a_data_set_without_digital_images_leaves_their_place_empty_and_seeds_are_told_of_both():
+    few = [
+        row for row in envelope(("cifar10-jpeg",), seeds=(0, 1)) if row["system"] not in ("digital-image", "capacity")
+    ]
+    figure = envelope_figure([*envelope(), *few])
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles.count("what a digital image needs, AWGN") == 1 and len(figure.axes) == 9
+    assert "2 to 3 seeds" in "\n".join(texts(figure))
+
+
 def test_a_run_without_differences_has_no_second_line():
     rows = [{**row, "difference": None} for row in envelope(seeds=(0,)) if row["symbols"] == 64]
     figure = envelope_figure(rows)

@@ -386,8 +386,8 @@ def test_the_envelope_is_told_at_the_symbols_that_ours_sends(readme: Readme) -> 
     readme.publish("envelope.json", rows)
     readme()
     assert readme.section("envelope.json")[2:] == [
-        "| `fashion-mini` | awgn | kdnas | 46,000 | 81.0 ± 1.4 |",
-        "| `fashion-mini` | awgn | capacity | 0 | 50.0 |",
+        "| `fashion-mini` | awgn | kdnas | 46,000 | 2 | 81.0 ± 1.4 |",
+        "| `fashion-mini` | awgn | capacity | 0 | 1 | 50.0 |",
     ]
 
 

@@ -265,14 +265,16 @@ class Link(nn.Module):
                 ``transmitter_csi`` the SNR says all, and the table is that of AWGN alone.
 
         Raises:
-            InputError: The link has no adaptation table, neither accuracy nor deadline is given or one is out of its
-                range, a deadline stands without a rate, or the table lacks the channel.
+            InputError: The link has no adaptation table, the SNR is NaN, neither accuracy nor deadline is given
+                or one is out of its range, a deadline stands without a rate, or the table lacks the channel.
         """
         if self.accuracies is None:
             raise InputError(
                 "this link has no adaptation table, which send needs: run `kdnas evaluate` on its run and export it "
                 "again, or give encode the number of symbols"
             )
+        if math.isnan(snr_db):
+            raise InputError("send needs the SNR in dB, not NaN")
         if min_accuracy is None and deadline_s is None:
             raise InputError("send needs min_accuracy, deadline_s, or both")
         if min_accuracy is not None and not 0 <= min_accuracy <= 1:

@@ -59,6 +59,8 @@ def test_what_cannot_be_asked_is_refused(link):
     ):
         with pytest.raises(InputError, match=words):
             link.send(IMAGES, 5.0, **asked)
+    with pytest.raises(InputError, match="not NaN"):
+        link.send(IMAGES, float("nan"), deadline_s=1.0, symbol_rate_hz=1e3)
     link.accuracies = None
     with pytest.raises(InputError, match="no adaptation table"):
         link.send(IMAGES, 5.0, min_accuracy=0.5)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 # An erased symbol's SNR is this, not -inf: it then counts for nothing and makes no NaN.
 LEAST_DB = -120.0
+# Above it a capacity is that of this SNR: its power still fits float32.
+MOST_DB = 300.0
 
 
 def combined_snr_db(snr_db: Tensor, sent: Tensor) -> Tensor:
@@ -17,11 +19,11 @@ def combined_snr_db(snr_db: Tensor, sent: Tensor) -> Tensor:
         sent: (B, k) bool, the symbols sent; at least one in each row.
 
     Returns:
-        (B,) in dB, ``LEAST_DB`` or more.
+        (B,) in dB, from ``LEAST_DB`` to ``MOST_DB``.
     """
     if snr_db.dim() == 1:
         return snr_db
-    capacity = torch.log1p(torch.pow(10.0, snr_db / 10)) * sent  # (B, k)
+    capacity = torch.log1p(torch.pow(10.0, snr_db.clamp_max(MOST_DB) / 10)) * sent  # (B, k)
     snr = torch.expm1(capacity.sum(1) / sent.sum(1))
     return 10 * snr.clamp_min(10 ** (LEAST_DB / 10)).log10()
 
@@ -40,8 +42,7 @@ def wiener_gain(snr_db: Tensor, sent: Tensor) -> Tensor:
     Returns:
         (B, 1), or (B, k) where each symbol has its own.
     """
-    snr = torch.pow(10.0, snr_db / 10)
-    share = snr / (1 + snr)
+    share = torch.sigmoid(snr_db * (math.log(10) / 10))  # SNR / (1 + SNR)
     if share.dim() == 1:
         return share.sqrt()[:, None]
     mean = (share * sent).sum(1, keepdim=True) / sent.sum(1, keepdim=True)

@@ -106,7 +106,5 @@ def _frontier(costs: np.ndarray, errors: np.ndarray) -> list[int]:
     kept: list[int] = []
     for index in np.lexsort((errors, costs)).tolist():
         if not kept or errors[index] < errors[kept[-1]]:
-            if kept and costs[index] == costs[kept[-1]]:
-                continue
             kept.append(index)
     return kept

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from kdnas.channel import ImageNoise
-from kdnas.codec.image import NEVER, make_ladder
+from kdnas.codec.image import NEVER, RUNGS, make_ladder
 from kdnas.codec.ldpc import MCS, SHORTEST, BlockCode, Mcs
 from kdnas.codec.quantise import Quantiser
 from kdnas.codec.simplex import SimplexCode
+from kdnas.errors import InputError
 from kdnas.evaluate.link import Point
 from kdnas.link import constant_conditions, transmit
 from kdnas.run.files import read_json, write_json
@@ -29,6 +30,7 @@ from kdnas.run.seeds import generator, seed_of
 BLOCK = 256  # symbols of a code word where an image takes more than the link sends
 WORDS = 300  # random words that measure a block error rate
 _PART = 1000  # code words, or images, at a time
+MOST_BYTES = 2**28  # of all versions of the images that are coded at a time
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -67,7 +69,8 @@ class Coded(NamedTuple):
 def code_images(images: Tensor, classify: Classify) -> Coded:
     """Code images (N, C, H, W) uint8, and ask ``classify`` (float images in [0, 1] to classes) about each version."""
     parts = []
-    for part in images.split(_PART):
+    at_once = max(1, min(_PART, MOST_BYTES // (len(RUNGS) * images[0].numel())))
+    for part in images.split(at_once):
         ladder, decoded = make_ladder(part)
         answers = torch.full_like(ladder.rungs, -1)
         for index, pictures in decoded.items():
@@ -99,8 +102,8 @@ class Draws(NamedTuple):
 
     def noise(self, part: slice) -> ImageNoise:
         """For a part of the (image, draw) pairs, draws of one image side by side."""
-        draw = torch.arange(self.each).repeat(len(self.ids))
-        return ImageNoise(self.ids.repeat_interleave(self.each)[part], draw[part], self.seed)
+        pair = torch.arange(*part.indices(len(self.ids) * self.each))
+        return ImageNoise(self.ids[pair // self.each], pair % self.each, self.seed)
 
     def parts(self) -> list[slice]:
         """All pairs, a thousand at a time."""
@@ -195,7 +198,7 @@ def answers_of_features(
         Answers (N, draws) by point, and what was chosen.
 
     Raises:
-        InputError: Sionna is not installed.
+        InputError: Sionna is not installed, or as ``schemes``.
     """
     clean = classify(tuning[0])
     trial = Draws(tuning[1], 1, seed_of("digital", seed) % 2**31)
@@ -208,12 +211,27 @@ def answers_of_features(
 
     answers, choices = {}, []
     for point in points:
-        codes = [BlockCode(mcs, point.symbols) for mcs in MCS if mcs.payload(point.symbols) >= SHORTEST]
+        codes = [BlockCode(mcs, point.symbols) for mcs in schemes(point.symbols)]
         shares = [float((told(code, tuning[0], point, trial)[:, 0] == clean).float().mean()) for code in codes]
         best = max(range(len(codes)), key=shares.__getitem__)
         choices.append(Choice(point, codes[best].mcs, shares[best]))
         answers[point] = told(codes[best], features[0], point, test)
     return answers, choices
+
+
+def schemes(symbols: int) -> list[Mcs]:
+    """The modulations and rates that carry a block in so many symbols.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = [mcs for mcs in MCS if mcs.payload(symbols) >= SHORTEST]
+    if not found:
+        raise InputError(
+            f"no modulation carries the {SHORTEST} bits of the shortest code of digital-features in {symbols} symbols: "
+            "leave that baseline out"
+        )
+    return found
 
 
 class BlockErrors:

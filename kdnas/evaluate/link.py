@@ -133,10 +133,10 @@ def evaluate_answers(
         if not 1 <= length <= link.symbols:
             raise InputError(f"this link sends 1 to {link.symbols} symbols for an image, not {length}")
     ids = torch.arange(len(images)) if ids is None else ids
-    points = [
+    points = list(dict.fromkeys(  # each once, whatever is named twice: its draws are the same
         Point(name, float(snr), int(length), float(offset))
         for name in channels for snr in snrs_db for length in lengths for offset in snr_offsets_db
-    ]  # fmt: skip
+    ))  # fmt: skip
     rounds: dict[Point | None, list[Tensor]] = {point: [] for point in points}
     device = next(link.parameters()).device
     parts = [slice(start, start + batch_size) for start in range(0, len(images), batch_size)]

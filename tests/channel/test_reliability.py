@@ -39,3 +39,12 @@ def test_scaled_symbols_are_the_best_estimates_at_power_one():
 def test_a_lost_symbol_counts_for_nothing():
     gain = wiener_gain(torch.tensor([[10.0, -120.0, 10.0]]), ALL)
     assert gain[0, 1] < 1e-10 and (gain[0, [0, 2]] > 1).all()
+
+
+@pytest.mark.parametrize("snr_db", [200.0, 400.0, float("inf")])
+def test_an_snr_without_end_is_no_nan(snr_db):
+    each, sent = torch.tensor([[snr_db, 10.0, snr_db]]), torch.tensor([[True, True, False]])
+    assert wiener_gain(torch.tensor([snr_db]), sent).item() == 1.0
+    assert wiener_gain(each, sent).isfinite().all()
+    combined = combined_snr_db(each, sent).item()
+    assert combined == pytest.approx((min(snr_db, 300.0) + 10.41) / 2, abs=0.01)  # 10 lg(1 + 10) = 10.41

@@ -6,9 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdnas.channel import ImageNoise
-from kdnas.codec.ldpc import MCS, BlockCode, Mcs, sionna
+from kdnas.codec.ldpc import MCS, SHORTEST, BlockCode, Mcs, sionna
 from kdnas.codec.quantise import Quantiser
 from kdnas.errors import InputError
 from kdnas.evaluate import Point, digital
@@ -20,6 +22,7 @@ from kdnas.evaluate.digital import (
     answers_of_features,
     answers_of_images,
     capacity_bits,
+    schemes,
     send,
 )
 from kdnas.link import constant_conditions, transmit
@@ -98,6 +101,22 @@ def test_features_at_high_snr_are_told_as_quantised_ones(radio):
     sent = quantiser.encode(z[40:], choice.mcs.payload(K))
     assert torch.equal(answers[point], classes(quantiser.decode(sent))[:, None].expand(-1, 2))
     assert choice.agreement > 0.9 and choice.row()["snr_db"] == 35.0
+
+
+def test_features_that_fit_into_no_block_are_refused():
+    assert len(schemes(1000)) == len(MCS)
+    fewest = next(k for k in range(1, 100) if any(mcs.payload(k) >= SHORTEST for mcs in MCS))
+    assert schemes(fewest)
+    with pytest.raises(InputError, match=rf"in {fewest - 1} symbols: leave that baseline out"):
+        schemes(fewest - 1)
+
+
+@given(images=st.integers(1, 5), each=st.integers(1, 5), at=st.integers(0, 20), count=st.integers(1, 9))
+def test_draws_of_an_image_are_side_by_side(images, each, at, count):
+    ids = torch.arange(images) * 7 + 3
+    noise = Draws(ids, each, 11).noise(slice(at, at + count))
+    pairs = [(int(i), d) for i in ids for d in range(each)][at : at + count]
+    assert list(zip(noise.ids.tolist(), noise.draw.tolist(), strict=True)) == pairs and noise.seed == 11
 
 
 def coded(n=50, seed=0):

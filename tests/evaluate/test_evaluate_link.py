@@ -117,6 +117,13 @@ def test_answers_of_each_image_and_draw_make_the_rows():
     assert torch.equal(alone[point][0], answers[point][7])
 
 
+def test_what_is_named_twice_counts_once():
+    link, (images, labels) = cat_link(), cat_data()
+    twice = {key: [*values, *values] if isinstance(values, list) else values for key, values in GRID.items()}
+    again, once = (evaluate_answers(link, images, labels, **how) for how in (twice, GRID))
+    assert list(again) == list(once) and all(torch.equal(again[point], once[point]) for point in once)
+
+
 def test_result_depends_neither_on_batches_nor_on_the_order_of_images():
     link, (images, labels) = cat_link(), cat_data()
     rows = evaluate_link(link, images, labels, system="kdnas", batch_size=40, **GRID)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,13 +56,24 @@ def make_trainer(
     """
     import pytorch_lightning as pl
     import torch
-    from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+    from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
     from pytorch_lightning.loggers import TensorBoardLogger
     from pytorch_lightning.plugins.io import TorchCheckpointIO
 
     from kdnas.run.tensors import torch_device
 
     quiet()
+
+    class Finite(Callback):
+        """Ends a training whose loss is none any more, before its weights are kept or used."""
+
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+            if trainer.is_last_batch and isinstance(loss, torch.Tensor) and not loss.isfinite().all():
+                raise InputError(
+                    f"the training {name!r} diverged, its loss is {float(loss.sum())}: begin a new run with a lower "
+                    "learning rate"
+                )
 
     class AtomicCheckpoints(TorchCheckpointIO):
         """Lightning's own goes through the temporary folder, and a kill can leave a half file behind."""
@@ -87,6 +98,7 @@ def make_trainer(
         logger=writes and TensorBoardLogger(directory / "tensorboard", name=name, version=""),
         enable_checkpointing=writes,
         callbacks=[
+            Finite(),
             *([keep] if writes else []),
             *([RichProgressBar(leave=False)] if progress else []),
             *kwargs.pop("callbacks", []),
@@ -148,7 +160,7 @@ def fit(
 
     Raises:
         KeyboardInterrupt: The user pressed Ctrl-C; the last whole epoch is kept and ``--resume`` goes on from it.
-        InputError: The checkpoint is damaged.
+        InputError: The checkpoint is damaged, or the loss became infinite or NaN: that epoch is not kept.
     """
     trainer = make_trainer(directory, name, epochs=epochs, accelerator=accelerator, progress=progress, **kwargs)
     resume = checkpoint_path(directory, name)

@@ -1,5 +1,6 @@
 """The training loop: it stops and goes on to the bit, and says what is wrong with a checkpoint."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,19 @@ def test_a_damaged_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
     path.write_bytes({"truncated": data[: len(data) // 2], "other": b"no checkpoint at all", "empty": b""}[damage])
     with pytest.raises(InputError, match=r"checkpoint .*task\.ckpt is damaged: remove it and resume again"):
         train(Task(), tmp_path, epochs=2)
+
+
+class Diverging(Task):
+    """Its loss is NaN from one epoch on."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        return super().training_step(batch, index) * (math.nan if self.current_epoch == 2 else 1.0)
+
+
+def test_a_training_that_diverged_is_told_and_that_epoch_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the training 'task' diverged, its loss is nan: .* lower learning rate"):
+        train(Diverging(), tmp_path)
+    path = checkpoint_path(tmp_path, "task")
+    assert path is not None
+    kept = torch.load(path, weights_only=True)
+    assert kept["epoch"] == 1 and all(value.isfinite().all() for value in kept["state_dict"].values())

@@ -157,6 +157,7 @@ def _go(
     global _last_run
     from kdnas.config import load_config, make_settings, parse_assignments
     from kdnas.pipeline import api
+    from kdnas.pipeline.places import classes_directory
 
     named = {key: value for key, value in given.items() if value is not None}
 
@@ -169,7 +170,7 @@ def _go(
         if resume or out:
             return layers, many, resume or out  # type: ignore[return-value]
         where = (verb, many["devices"], many["seeds"]) if many else (verb, settings.device, [settings.seed])
-        return layers, many, api.classes_directory(settings, *where)
+        return layers, many, classes_directory(settings, *where)
 
     with ranks.joined():
         layers, many, _last_run = ranks.by_main(read)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kdnas import config
-from kdnas.codec import CAT, Codec
+from kdnas.codec import CAT, ChannelEncoder, Codec
 from kdnas.data import Batch, Splits, batches
 from kdnas.distill.calibrate import calibrate_share, raise_shares
 from kdnas.distill.stages import CleanStage, LinkStage, Stage
@@ -100,6 +100,7 @@ class Distiller:
         channels: Iterable[str],
         name: str,
         full_share: float = FULL_SHARE,
+        sender: nn.Module | None = None,
     ) -> Link:
         """Stage 2: train codec and semantic decoder through the channel, and the encoder at its share of the rate.
 
@@ -107,18 +108,19 @@ class Distiller:
             encoder: From stage 1; trained further in place unless ``encoder_rate`` is 0.
             classifier: From stage 1; becomes the semantic decoder.
             knowledge: The loss of stage 1, whose projector goes on.
-            codec: Fresh.
+            codec: Fresh, or trained before: it goes on.
             snr_db: Lowest and highest SNR in dB.
             channels: Names, drawn uniformly per sample.
             name: Of the stage.
             full_share: Share of samples that send the full length, as in ``draw_conditions``.
+            sender: What the transmitter's own classifier begins as; ``classifier`` unless given.
 
         Returns:
             The link, in evaluation mode; that of CAT with the class's share of the power set by held-out images.
         """
         s = self.settings
-        if isinstance(codec, CAT):
-            codec.encoder.start_from(classifier)
+        if isinstance(codec.encoder, ChannelEncoder):
+            codec.encoder.start_from(classifier if sender is None else sender)
         link = Link(encoder, codec.encoder, codec.decoder, classifier)
         raise_shares(link, 0.0)  # a codec that is trained further goes on with the share that it learned
         rate = s.link_learning_rate
@@ -131,7 +133,7 @@ class Distiller:
         with knowledge.feature_at_most(s.link_feature):
             self._fit(stage, self._batches(knowledge, "stage 2", s.link_batch_size), s.link_epochs, name)
         link.eval()
-        if isinstance(codec, CAT) and knowledge.trains_classifier:
+        if isinstance(codec.encoder, ChannelEncoder) and knowledge.trains_classifier:
             low, high = snr_db
             calibrate_share(
                 link, self.lessons, self.splits, channels=stage.channels, seed=self.seed,

@@ -1,7 +1,6 @@
 """The verbs of the command line as functions: what a script can do, ``kdnas.api`` can do."""
 
 import errno
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from kdnas.config import Settings, make_settings
 from kdnas.device import load_device
 from kdnas.errors import InputError
+from kdnas.pipeline.places import absolute, classes_directory, default_directory, storage_of
 from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
 from kdnas.run.process import configure_process
@@ -35,11 +35,6 @@ def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def default_directory(settings: Settings, verb: str) -> Path:
-    """``runs/DEVICE-DATASET-PRESET-sSEED`` (with the verb in front where it is not ``run``)."""
-    return classes_directory(settings, verb, settings.device, [settings.seed])
-
-
 def _go(
     verb: str,
     given: Mapping[str, Any],
@@ -56,7 +51,7 @@ def _go(
         begun = ranks.by_main(lambda: str(_begin(verb, given, out, resume, architecture, weights).path))
         directory = RunDirectory.open(Path(begun))
         # A storage's password is in no file of the run: what was given goes on.
-        settings = make_settings(directory.settings, {"tune.storage": _storage(given)})
+        settings = make_settings(directory.settings, {"tune.storage": storage_of(given)})
         try:
             _through(STAGES[verb], directory, settings, say, progress, architecture, weights)
         except InputError:
@@ -87,11 +82,9 @@ def _begin(
         settings = make_settings(directory.settings)
         if own is not None and own != directory.document.get("architecture"):
             raise InputError(f"{resume} was not begun with this architecture: leave it out, or start a new run")
-        if load_device(settings.device).hash != directory.document.get("device", load_device(settings.device).hash):
-            raise InputError(f"the device file {settings.device} was changed since {resume} began: start a new run")
         _check_kept(directory, given)
         return directory
-    settings = make_settings(_absolute(make_settings(given)))
+    settings = make_settings(absolute(make_settings(given)))
     device = load_device(settings.device)  # refused before anything is written or imported
     fleet = {}
     if verb == "run" and settings.tailor.enabled:
@@ -108,30 +101,9 @@ def _begin(
 def _check_kept(directory: RunDirectory, given: Mapping[str, Any]) -> None:
     """Refuse settings that are others than those of the run that is resumed."""
     before = make_settings(directory.settings).model_dump(mode="json")
-    for key, value in ({**given, "tune.storage": _storage(given)}).items():
+    for key, value in ({**given, "tune.storage": storage_of(given)}).items():
         if make_settings(directory.settings, {key: value}).model_dump(mode="json") != before:
             raise InputError(f"a resumed run keeps its settings: leave out {key!r}, or start a new run")
-
-
-def _storage(given: Mapping[str, Any]) -> str | None:
-    """The storage that was given, with its password; the path of an SQLite file made absolute."""
-    storage = make_settings(given).tune.storage
-    return storage if storage is None or "://" in storage else str(Path(storage).resolve())
-
-
-def _absolute(settings: Settings) -> dict[str, Any]:
-    """All settings, with paths that also hold when a run is resumed from another directory."""
-    flat = settings.model_dump(mode="json")
-    if Path(settings.device).suffix == ".toml":
-        flat["device"] = str(Path(settings.device).resolve())
-    flat["tune"]["storage"] = _storage(flat)
-    if settings.tune.warm_start is not None and Path(settings.tune.warm_start).is_dir():
-        flat["tune"]["warm_start"] = str(Path(settings.tune.warm_start).resolve())
-    if settings.data.root is not None:
-        flat["data"]["root"] = str(settings.data.root.resolve())
-    elif settings.dataset.startswith("folder:"):
-        flat["dataset"] = f"folder:{Path(settings.dataset.removeprefix('folder:')).resolve()}"
-    return flat
 
 
 def _through(
@@ -283,11 +255,11 @@ def run_classes(
                 return [str(resume), document["verb"]]
             names = classes.classes_of(devices if isinstance(devices, str) else ",".join(devices))
             place = Path(out) if out is not None else classes_directory(make_settings(settings), verb, devices, seeds)
-            classes.begin(place, _absolute(make_settings(settings)), names, list(seeds), verb)
+            classes.begin(place, absolute(make_settings(settings)), names, list(seeds), verb)
             return [str(place), verb]
 
         place, own = ranks.by_main(begun)
-        storage = _storage(settings)
+        storage = storage_of(settings)
 
         def one(given: Mapping[str, Any], out: Path | None, resume: Path | None) -> Path:
             return _go(own, given, out, resume, say, progress)
@@ -302,15 +274,6 @@ def run_classes(
         if own == "run":
             ranks.by_main(lambda: classes.report(Path(place)) and None)
         return Path(place)
-
-
-def classes_directory(settings: Settings, verb: str, devices: str | Sequence[str], seeds: Sequence[int]) -> Path:
-    """``runs/DEVICES-DATASET-PRESET-sSEEDS`` (with the verb in front where it is not ``run``)."""
-    names = devices if isinstance(devices, str) else ",".join(devices)
-    parts = [] if verb == "run" else [verb]
-    stems = "+".join(Path(name.strip()).stem for name in names.split(","))
-    dataset = re.sub(r"[^\w.-]+", "-", settings.dataset)
-    return Path("runs") / "-".join([*parts, stems, dataset, settings.preset, "s" + "-".join(map(str, seeds))])
 
 
 def teach(
@@ -487,7 +450,9 @@ def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: S
         need_onnx()
     configure_process(resolved.threads)
     named: Sequence[str] = resolved.evaluate.baselines if baselines is True else baselines or ()
-    stages.evaluate(Context(resolved, directory, progress=False), say, named)
+    context = Context(resolved, directory, progress=False)
+    context.check_same()
+    stages.evaluate(context, say, named)
     return directory.path / "results.json"
 
 

@@ -46,6 +46,7 @@ from kdnas.evaluate.digital import (
     answers_of_features,
     answers_of_images,
     code_images,
+    schemes,
 )
 from kdnas.export import load_link, load_weights
 from kdnas.link import Link
@@ -106,6 +107,8 @@ class Baselines:
             sionna()
         if "digital-class" in names:
             self._class_code()
+        if "digital-features" in names:
+            schemes(self.symbols)
 
     def is_kept(self, name: str) -> bool:
         """Whether a system is finished, and was measured as the settings say."""
@@ -172,7 +175,7 @@ class Baselines:
             # No classifier has been trained yet that could tell when to stop.
             first = d.model_copy(update={"patience": 0})
             classifier, features = clean_stage(context, network, alone, name, first)
-            d = d.model_copy(update={"encoder_rate": 0.0, "snr": "rising"})
+            d = d.model_copy(update={"encoder_rate": 0.0, "snr": "rising", "link_feature": 1.0})  # 1:1 in both stages
             knowledge = context.distiller(True, d).knowledge_loss(loss)
             knowledge.load_state_dict(features.state_dict())
         else:

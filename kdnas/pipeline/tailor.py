@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdnas.config import Settings, make_settings
+from kdnas.config import make_settings
 from kdnas.device import class_of
 from kdnas.errors import InputError
 from kdnas.evaluate import evaluate_link
@@ -16,6 +16,7 @@ from kdnas.export import load_link, save_link
 from kdnas.knowledge.lessons import Lessons
 from kdnas.pipeline import stages
 from kdnas.pipeline.context import Context
+from kdnas.pipeline.places import absolute, default_directory
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import write_json
 from kdnas.run.seeds import seed_of
@@ -33,6 +34,15 @@ Say = Callable[[str], None]
 
 # Of a finished run, what its tailoring may set anew; all else belongs to its teacher and its architecture.
 OF_ITS_OWN = ("tailor.", "evaluate.", "threads", "accelerator")
+
+# Of ``distill``: a slice has its own, trains at the SNRs of its device, and goes on from the slice before.
+SET_BY_SLICES = tuple(
+    f"distill.{name}"
+    for name in (
+        "epochs", "link_epochs", "steps", "batch_size", "link_batch_size", "learning_rate", "link_learning_rate",
+        "encoder_rate", "patience", "snr", "schedule", "snr_margin_db", "init",
+    )
+)  # fmt: skip
 
 
 class Tailoring:
@@ -58,10 +68,11 @@ class Tailoring:
         """Refuse what can be refused, and say what can never work, before anything is trained.
 
         Raises:
-            InputError: As ``Context.check``, for every class of the fleet; or an architecture does not fit its class.
+            InputError: As ``Context.check_same``; or an architecture does not fit its class.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
+        self.context.check_same()
         classes = len(self.context.dataset.classes)
         if (self.settings.tailor.superclasses or 1) > classes:
             raise InputError(
@@ -305,6 +316,9 @@ def begin(
         raise InputError(
             "`kdnas tailor` takes its devices from the fleet: leave out 'device', or give --fleet FILE.toml"
         )
+    for key in given:
+        if key in SET_BY_SLICES:
+            raise InputError(f"{key!r} acts on nothing in a tailoring, whose slices set it: see tailor.*")
     files = dict(architectures)
     base: dict[str, Any] = {}
     if run is not None:
@@ -318,7 +332,7 @@ def begin(
         if name in files:
             raise InputError(f"--run and --architecture both give the architecture of class {name!r}: leave one out")
         files[name] = run / "architecture.json"
-    settings = make_settings(base, given)
+    settings = make_settings(absolute(make_settings(base, given)))
     fleet = load_fleet(settings.tailor.fleet)
     served = {class_of(device.device_class) for device in fleet.device}
     loaded: dict[str, Architecture] = {}
@@ -331,23 +345,15 @@ def begin(
         if own in loaded:
             raise InputError(f"{name} is another name of a class that has its architecture: leave one out")
         loaded[own] = Architecture.load(path / "architecture.json" if path.is_dir() else path)
-    stem = Path(settings.tailor.fleet).stem
-    place = out or default_directory(settings, stem)
+    named = settings.model_copy(update={"device": Path(settings.tailor.fleet).stem})
     directory = RunDirectory.create(
-        place, settings.model_dump(mode="json"),
+        out or default_directory(named, "tailor"), settings.model_dump(mode="json"),
         {"verb": "tailor", "fleet": fleet.document(), "run": None if run is None else str(run.resolve()),
          "architectures": {name: found.hash for name, found in loaded.items()}},
     )  # fmt: skip
     for name, found in loaded.items():
         found.save(directory.path / "architectures" / f"{name}.json")
     return directory
-
-
-def default_directory(settings: Settings, fleet: str) -> Path:
-    """``runs/tailor-FLEET-DATASET-PRESET-sSEED``."""
-    from kdnas.pipeline.api import default_directory
-
-    return default_directory(settings.model_copy(update={"device": fleet}), "tailor")
 
 
 def resume(directory: RunDirectory, given: Mapping[str, Any]) -> None:

@@ -34,4 +34,5 @@ def estimate(correct: Tensor, hint: Tensor, more: Tensor, confidence: float) -> 
         variance += weight**2 * float(more.var()) / m
     # No error among n images is no proof of none: never below the variance of half an error.
     variance = max(variance, 0.5 / n * (1 - 0.5 / n) / n)
-    return Estimate(accuracy, accuracy - NormalDist().inv_cdf(confidence) * variance**0.5)
+    lower = accuracy - NormalDist().inv_cdf(confidence) * variance**0.5
+    return Estimate(min(1.0, max(0.0, accuracy)), min(1.0, max(0.0, lower)))

@@ -104,11 +104,11 @@ class LinkStudent:
         name, clean = f"{self.name}/{self.slices:02d}", self.trainer(self.slices, steps - through)
         clean.kept = self._kept
         self.classifier, loss = clean.clean(self.link.encoder, self.loss(rung), f"{name}/clean", self.classifier)
-        # The receiver's decoder reads what arrived, the classifier what was sent: one begins as the other.
+        # The receiver's decoder reads what arrived, the classifier what was sent: the first begins as the other.
         decoder = self.link.semantic_decoder if self.slices else copy.deepcopy(self.classifier)
         self.link = self.trainer(self.slices, through).through_link(
             self.link.encoder, decoder, loss, self.codec, snr_db=self.device.training_range_db(),
-            channels=(self.device.channel,), name=f"{name}/link",
+            channels=(self.device.channel,), name=f"{name}/link", sender=self.classifier,
         )  # fmt: skip
         self.slices, self._kept, self._seen = self.slices + 1, loss, None
 

@@ -35,23 +35,26 @@ def cluster(confused: Tensor, count: int) -> Tensor:
     Returns:
         (C,) int64, class to superclass; superclasses are numbered in the order of their first class.
     """
-    similar = ((confused + confused.T) / 2).double()
-    groups = [[number] for number in range(len(confused))]
-    while len(groups) > count:
-        pairs = [(a, b) for a in range(len(groups)) for b in range(a + 1, len(groups))]
-        a, b = max(pairs, key=lambda pair: (float(similar[groups[pair[0]]][:, groups[pair[1]]].mean()), _first(pair)))
-        groups[a] += groups.pop(b)
-    found = torch.empty(len(confused), dtype=torch.int64)
-    for number, group in enumerate(sorted(groups, key=min)):
-        found[group] = number
-    return found
+    # Over all pairs of members of two clusters; each cluster stands where its first class does.
+    total = (confused + confused.T).double() / 2
+    size = torch.ones(len(total), dtype=torch.float64)
+    first = torch.arange(len(total))  # of the cluster of each class
+    for _ in range(len(total) - count):
+        mean = torch.where(_pairs(size), total / (size[:, None] * size), -math.inf)
+        a, b = divmod(int(mean.argmax()), len(mean))  # of equal ones the first, row by row
+        total[a] += total[b]
+        total[:, a] += total[:, b]
+        size[a], size[b] = size[a] + size[b], 0.0
+        first[first == b] = a
+    return first.unique(return_inverse=True)[1]
 
 
-def _first(pair: tuple[int, int]) -> tuple[int, int]:
-    """Of two pairs, the earlier one is the larger."""
-    return -pair[0], -pair[1]
+def _pairs(size: Tensor) -> Tensor:
+    """(C, C) bool: pairs of clusters that are left, each pair once, the earlier one first."""
+    left = size > 0
+    return (left[:, None] & left).triu(1)
 
 
 def default_count(classes: int) -> int:
-    """The square root of the number of classes, rounded: as many superclasses as classes in each."""
-    return max(1, round(math.sqrt(classes)))
+    """The square root of the number of classes, rounded: as many superclasses as classes in each; two at least."""
+    return max(2, round(math.sqrt(classes)))

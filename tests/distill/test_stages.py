@@ -335,3 +335,10 @@ def test_a_classifier_in_the_transmitter_begins_as_that_of_stage_1(world: tuple,
     codec = CAT(8, 4, encoder={"tokens": 2, "classes": 10})
     distiller.through_link(encoder, classifier, knowledge, codec, snr_db=(0.0, 10.0), channels=("awgn",), name="stage2")
     torch.testing.assert_close(codec.encoder.classifier.weight, SHARPNESS * wanted, rtol=0, atol=1e-6)
+    # Where both go on, the transmitter's reads what is sent and the receiver's what arrives.
+    other = torch.nn.Linear(8, 10)
+    distiller.through_link(
+        encoder, classifier, knowledge, codec, snr_db=(0.0, 10.0), channels=("awgn",), name="again", sender=other
+    )
+    torch.testing.assert_close(codec.encoder.classifier.weight, SHARPNESS * other.weight, rtol=0, atol=1e-6)
+    torch.testing.assert_close(classifier.weight, wanted, rtol=0, atol=1e-6)

@@ -111,6 +111,11 @@ def test_unknown_baselines_and_missing_extras_are_refused_first(
     others.symbols = 4
     with pytest.raises(InputError, match=r"4 symbols tells 2 to 8 classes apart, not 10"):
         others.check(["digital-class"])
+    monkeypatch.undo()
+    pytest.importorskip("sionna.phy")
+    others.symbols = 1
+    with pytest.raises(InputError, match=r"in 1 symbols: leave that baseline out"):
+        others.check(["digital-features"])
 
 
 @pytest.mark.slow

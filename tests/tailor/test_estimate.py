@@ -47,3 +47,10 @@ def test_without_hints_it_is_the_mean_and_its_standard_error() -> None:
 def test_no_error_is_no_proof_of_none() -> None:
     found = estimate(torch.ones(50), torch.ones(50), torch.ones(50), confidence=0.9)
     assert found.accuracy == 1.0 and found.lower < 1.0
+
+
+def test_an_estimate_is_a_share() -> None:
+    # Hints that are much better without labels than with them carry it past 1.
+    correct = torch.tensor([0.0, 1.0, 1.0, 1.0] * 10)
+    found = estimate(correct, correct - 0.1, torch.tensor([0.99, 1.0] * 500), confidence=0.8)
+    assert found.accuracy == 1.0 and 0 <= found.lower <= 1.0

@@ -148,6 +148,7 @@ def test_the_command_prints_the_report(tailored: tuple[Path, list[str]]) -> None
     ("words", "told"),
     [
         (["--set", "device=mcu"], "takes its devices from the fleet"),
+        (["--set", "distill.snr_margin_db=3"], "acts on nothing in a tailoring"),
         (["--fleet", "nope"], "unknown fleet 'nope'"),
         (["--architecture", "mcu"], "takes CLASS=FILE"),
         (["--architecture", "mcu=a", "--architecture", "mcu=b"], "given twice"),

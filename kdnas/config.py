@@ -362,11 +362,18 @@ class Evaluate(Section):
             raise ValueError("evaluate.ci95 needs evaluate.draws of 2 or more, and evaluate.max_draws above it")
         return self
 
+    @field_validator("channels", "snrs_db", "lengths", "snr_offsets_db", "baselines")
+    @classmethod
+    def _each_once(cls, named: list[Any] | None) -> list[Any] | None:
+        if named is not None and len(set(named)) < len(named):
+            raise ValueError("name each once")
+        return named
+
     @field_validator("snr_offsets_db")
     @classmethod
     def _wrong_ones(cls, offsets: list[float]) -> list[float]:
-        if 0 in offsets or len(set(offsets)) < len(offsets):
-            raise ValueError("name each offset once, and leave out 0, which is always measured")
+        if 0 in offsets:
+            raise ValueError("leave out 0, which is always measured")
         return offsets
 
 
@@ -390,7 +397,7 @@ class Tailor(Section):
     )
     decay: float = Field(0.5, gt=0, le=1, description="expected gain of a slice, as a share of the one before")
     patience: int = Field(3, ge=1, description="slices of the finest rung without gain before giving up")
-    superclasses: int | None = Field(None, ge=1, description="how many; the square root of the classes unless set")
+    superclasses: int | None = Field(None, ge=2, description="how many; the square root of the classes unless set")
     snrs: int = Field(5, ge=1, description="quantiles that stand for a device's SNR distribution in measurements")
     weights: dict[str, NotNegative] = Field(
         default_factory=lambda: {"superclass": 1.0, "logit": 1.0, "distance": 0.1, "angle": 0.1, "feature": 0.1},
@@ -449,11 +456,9 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_classifier_to_stop_by(self) -> "Settings":
-        if self.distill.patience and not (self.loss.ce or self.loss.kd * (self.loss.logit + self.loss.decoupled)):
-            raise ValueError(
-                "distill.patience judges by a classifier that no loss trains: set it to 0, or loss.ce above 0"
-            )
+    def _a_classifier_is_trained(self) -> "Settings":
+        if not (self.loss.ce or self.loss.kd * (self.loss.logit + self.loss.decoupled)):
+            raise ValueError("no loss trains a classifier: set loss.ce, loss.logit or loss.decoupled above 0")
         return self
 
 

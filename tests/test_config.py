@@ -190,11 +190,22 @@ def test_assignments_win_from_left_to_right() -> None:
     assert parse_assignments(["seed=1", "seed=2", "dataset=folder:a=b"]) == {"seed": 2, "dataset": "folder:a=b"}
 
 
-def test_stopping_early_needs_a_classifier_that_learns():
-    features = {"loss.ce": 0.0, "loss.logit": 0.0, "distill.patience": 2}
-    with pytest.raises(InputError, match=r"distill\.patience"):
+def test_a_loss_that_trains_no_classifier_is_refused():
+    features = {"loss.ce": 0.0, "loss.logit": 0.0}
+    with pytest.raises(InputError, match=r"no loss trains a classifier"):
         make_settings(features)
-    for key, value in (("loss.ce", 1.0), ("loss.decoupled", 0.3), ("distill.patience", 0)):
+    for key, value in (("loss.ce", 1.0), ("loss.decoupled", 0.3)):
         make_settings({**features, key: value})
-    with pytest.raises(InputError, match=r"distill\.patience"):  # nothing is distilled at all
+    with pytest.raises(InputError, match=r"no loss trains a classifier"):  # nothing is distilled at all
         make_settings({**features, "loss.logit": 1.0, "loss.kd": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("channels", ["awgn", "awgn"]), ("snrs_db", [0.0, 5.0, 0]), ("lengths", [8, 8]), ("snr_offsets_db", [3.0, 3.0]),
+     ("baselines", ["deep-jscc", "deep-jscc"])],
+)  # fmt: skip
+def test_what_is_evaluated_is_named_once(key: str, values: list) -> None:
+    with pytest.raises(InputError, match=rf"evaluate\.{key}.*name each once"):
+        make_settings({f"evaluate.{key}": values})
+    make_settings({f"evaluate.{key}": values[:1]})

@@ -189,12 +189,33 @@ class Context:
         """Costs of encoder and channel encoder, one after the other."""
         return exact_costs([*encoder_steps, *self.channel_steps], self.costs)
 
+    def check_same(self) -> None:
+        """Refuse to go on in a run whose data or device class has changed: its test images may have been trained on.
+
+        Raises:
+            InputError: The images, their labels or their split are others than the run's teacher saw, or the device
+                file is another.
+        """
+        taught = self.directory.report("teach")
+        if taught is not None:
+            before = taught["data"]
+            if (self.dataset.hash, self.splits.hash) != (before["hash"], before["splits"]):
+                raise InputError(
+                    f"the images of {before['name']} were changed since {self.path} began: start a new run, or bring "
+                    "them back"
+                )
+        device = self.directory.document.get("device")  # a fleet has devices of its own
+        if device is not None and device != self.device.hash:
+            raise InputError(
+                f"the device file {self.settings.device} was changed since {self.path} began: start a new run"
+            )
+
     def check(self) -> None:
         """Refuse what can be refused before anything is trained.
 
         Raises:
             InputError: An unknown device, channel, data set, space or option, labels that the data lack, an extra that
-                is not installed, or budgets that no architecture of the space fits.
+                is not installed, budgets that no architecture of the space fits, or a run that was begun with others.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
@@ -208,6 +229,7 @@ class Context:
         for name in (*self.device.link.channels, *(self.settings.evaluate.channels or ())):
             get_channel(name)
         _ = self.splits
+        self.check_same()
         self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}
         derive(self.tables, flat, self.encoder_budgets)

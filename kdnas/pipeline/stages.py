@@ -256,7 +256,7 @@ def compared(context: Context, results: Sequence[SearchResult], names: Sequence[
 
 
 def architecture_of(context: Context, path: Path | None = None) -> Architecture:
-    """The run's architecture (or the one in ``path``), checked against its space, data and budgets.
+    """The run's architecture (or the one in ``path``), checked against its space, image shape and budgets.
 
     Raises:
         InputError: It is of another space or image shape, its choices are not the space's, or it breaks a budget.

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import kdnas
 from kdnas.config import make_settings
@@ -105,6 +107,23 @@ def test_evaluate_again_gives_the_same_numbers(smoke_run: Path) -> None:
     before = json.loads((smoke_run / "results.json").read_text())
     kdnas.api.evaluate(smoke_run)
     assert json.loads((smoke_run / "results.json").read_text()) == before
+
+
+def test_a_run_whose_images_have_changed_does_not_go_on(tmp_path: Path) -> None:
+    rng, images = np.random.default_rng(0), tmp_path / "images"
+    for name in ("cat", "dog"):
+        (images / name).mkdir(parents=True)
+        for number in range(60):
+            Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(images / name / f"{number}.png")
+    given = {"preset": "smoke", "dataset": f"folder:{images}", "data.labels": 40, "threads": 1}
+    run = kdnas.api.teach(out=tmp_path / "run", **given)
+    kdnas.api.teach(resume=run)
+    (images / "cat").rename(images / "lynx")  # sorted by name, dogs are now first
+    with pytest.raises(InputError, match=r"were changed since .*run began: start a new run"):
+        kdnas.api.distill(resume=run)
+    (run / "link.json").write_text("{}")  # as if it were finished
+    with pytest.raises(InputError, match=r"were changed since .*run began: start a new run"):
+        kdnas.api.evaluate(run)
 
 
 def test_a_finished_link_is_measured_on_other_channels_and_told_wrong_snrs(smoke_run: Path, tmp_path: Path) -> None:

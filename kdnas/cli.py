@@ -261,8 +261,10 @@ def _finish(verb: str, path: Path, as_json: bool) -> None:
             summary["document"] = json.loads((path / "store_report.json").read_text())
         _print(summary)
         return
-    if verb == "run":
+    if verb in ("run", "evaluate"):
         _report(path)
+    if verb == "evaluate":
+        say(f"results.json and adaptation.json are those of this evaluation; draw them with `kdnas plot {path}`")
     if reported:
         _store_report(path)
     say(f"run directory: {path}")
@@ -431,7 +433,7 @@ def distill(
     resume: Resume = None, json_: Json = False,
     architecture: ArchitectureFile = None, weights: WeightsFile = None,
 ) -> None:  # fmt: skip
-    """Robust distillation of an architecture: clean, then through the channel."""
+    """Robust distillation, clean, then through the channel, of --architecture, or of one that is searched first."""
     given = _given(device, dataset, space, teacher, preset, seed)
     _go("distill", given, config, set_, out, resume, json_, architecture=architecture, weights=weights)
 
@@ -533,6 +535,8 @@ def cost(
 ) -> None:
     """What an architecture costs on a device class, by layer; needs no data.
 
+    Without --device on the class that its run or link was made for, else on wearable. Exact numbers: --json.
+
     Beside its trained link (of CAT, for as many symbols) the channel encoder is that link's, unless --classes or a
     setting of the codec is given.
 
@@ -554,15 +558,17 @@ def cost(
     from rich.console import Console
     from rich.table import Table
 
+    from kdnas.plot.cost import quantity
+
     console = Console()
     table = Table(title=f"{architecture} on {found['device']}: " + ("fits" if found["fits"] else "over budget"))
     for column in ("cost", "encoder", "channel encoder", "transmitter", "budget", "of budget"):
         table.add_column(column, justify="left" if column == "cost" else "right")
     for key, value in found["transmitter"].items():
-        limit = found["budgets"].get(key)
+        limit, parts = found["budgets"].get(key), (found[part][key] for part in ("encoder", "channel_encoder"))
         table.add_row(
-            key, *(f"{found[part][key]:,.6g}" for part in ("encoder", "channel_encoder")), f"{value:,.6g}",
-            "-" if limit is None else f"{limit:,.6g}", "-" if limit is None else f"{value / limit:.0%}",
+            key, *(quantity(key, part) for part in parts), quantity(key, value),
+            "-" if limit is None else quantity(key, limit), "-" if limit is None else f"{value / limit:.0%}",
         )  # fmt: skip
     console.print(table)
     table = Table(title="by layer (held: bytes of activations alive while it runs)")
@@ -676,11 +682,14 @@ def show(
             return
         document = values
     elif what == "architecture":
+        from kdnas.space import Architecture
         from kdnas.zoo import resolve
 
         if name is None:
             raise InputError("which architecture? see `kdnas list architectures`")
-        document = json.loads((resolve(name) / "architecture.json").read_text())
+        path = Path(name) if Path(name).is_file() else resolve(name) / "architecture.json"
+        Architecture.load(path)  # or tell what is wrong with it
+        document = json.loads(path.read_text())
     else:
         raise InputError(f"cannot show {what!r}; there are device, settings, architecture")
     if json_:
@@ -807,7 +816,7 @@ def device_measure(
     config: Config = None,
     json_: Json = False,
 ) -> None:
-    """Measure a space's operations on this machine: a latency_table for a device file (needs kdnas[export])."""
+    r"""Measure a space's operations on this machine: a latency_table for a device file (needs kdnas\[export])."""
     from kdnas.pipeline import api
 
     named = {"device": device, "space": space, "dataset": dataset, "threads": threads, "seed": seed}

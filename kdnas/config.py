@@ -607,8 +607,9 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**nested)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("literal", "int", "function")))
+        first, kinds = error.errors()[0], ("literal", "int", "function", "constrained")
+        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(kinds))
+        said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error" and isinstance(first["input"], dict) and where not in keys:
-            raise InputError(first["msg"].removeprefix("Value error, ")) from None  # of settings that clash
-        raise InputError(f"setting {where!r}: {first['msg'].lower()}, got {first['input']!r}") from None
+            raise InputError(said) from None  # of settings that clash
+        raise InputError(f"setting {where!r}: {said.lower()}, got {first['input']!r}") from None

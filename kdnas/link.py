@@ -233,9 +233,11 @@ class Link(nn.Module):
             (B, k') complex64, mean |x|^2 = 1 for each image.
 
         Raises:
-            InputError: ``symbols`` is not in 1 ... k.
+            InputError: ``symbols`` is not in 1 ... k, or the images are whole numbers.
         """
         length = _checked(symbols, self.channel_encoder)
+        if not images.is_floating_point():
+            raise InputError(f"images are float32 in [0, 1], not {images.dtype}: give images.float() / 255")
         features = self.encoder(images)
         at = constant_conditions(len(images), snr_db, "awgn", length, features.device)
         return self.channel_encoder(features, at.snr_db, at.length)[:, :length]

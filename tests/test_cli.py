@@ -219,3 +219,17 @@ def test_the_report_is_of_the_link_whatever_it_was_compared_with(
     _report(tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
     assert "64 complex symbols" in printed and "80.0%" in printed and "capacity" not in printed
+
+
+def test_an_architecture_is_shown_or_what_is_wrong_with_it(tmp_path: Path) -> None:
+    name = "wearable-fashion-mini"
+    shown = json.loads(runner.invoke(app, ["show", "architecture", name]).stdout)
+    own = tmp_path / "architecture.json"
+    assert runner.invoke(app, ["show", "architecture", str(tmp_path)]).exit_code == 2  # there is none yet
+    own.write_text(json.dumps(shown))
+    for where in (own, tmp_path):
+        assert json.loads(runner.invoke(app, ["show", "architecture", str(where)]).stdout) == shown
+    for broken in ("{", json.dumps({**shown, "space": "nowhere"})):
+        own.write_text(broken)
+        done = runner.invoke(app, ["show", "architecture", str(tmp_path)])
+        assert done.exit_code == 2 and str(own) in done.output and len(done.output.strip().splitlines()) == 1

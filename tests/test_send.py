@@ -61,6 +61,8 @@ def test_what_cannot_be_asked_is_refused(link):
             link.send(IMAGES, 5.0, **asked)
     with pytest.raises(InputError, match="not NaN"):
         link.send(IMAGES, float("nan"), deadline_s=1.0, symbol_rate_hz=1e3)
+    with pytest.raises(InputError, match=r"not torch\.uint8: give images\.float\(\) / 255"):
+        link.encode(IMAGES.byte(), 5.0)
     link.accuracies = None
     with pytest.raises(InputError, match="no adaptation table"):
         link.send(IMAGES, 5.0, min_accuracy=0.5)

@@ -134,7 +134,7 @@ def _decode_all(path: Path, wanted: list[str], image_size: int | None, channels:
             out = np.empty((len(wanted), depth, height, width), np.uint8)
         if height != width or out.shape[2:] != (height, width):
             raise InputError(
-                f"images in {path} are not squares of one size ({name} is {width} x {height}): set image_size"
+                f"images in {path} are not squares of one size ({name} is {width} x {height}): set data.image_size"
             )
         if depth > out.shape[1]:  # the first colour picture after grey ones
             out = out.repeat(depth, axis=1)

@@ -76,7 +76,7 @@ def load_dataset(
 def _limited(dataset: Dataset, limit: int, seed: int) -> Dataset:
     least = 5 * len(dataset.classes)
     if limit < least:
-        raise InputError(f"limit = {limit} is too small for {len(dataset.classes)} classes: use at least {least}")
+        raise InputError(f"data.limit = {limit} is too small for {len(dataset.classes)} classes: use at least {least}")
     # Two of each class to train with: one for the weights split, one for the architecture split.
     train = _choose(dataset.train_labels, limit, 2, generator("limit", "train", seed))
     test = _choose(dataset.test_labels, limit // 5, 1, generator("limit", "test", seed))

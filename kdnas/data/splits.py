@@ -85,12 +85,12 @@ def make_splits(labels: Tensor, n: int | str, seed: int) -> Splits:
     if n == "all":
         n = len(labels)
     if not isinstance(n, int) or isinstance(n, bool):
-        raise InputError(f"labels = {n!r} is neither a whole number nor 'all'")
+        raise InputError(f"data.labels = {n!r} is neither a whole number nor 'all'")
     if n > len(labels):
-        raise InputError(f"labels = {n} is more than the {len(labels)} training images: use less, or 'all'")
+        raise InputError(f"data.labels = {n} is more than the {len(labels)} training images: use less, or 'all'")
     if n < 5 * len(counts):
         raise InputError(
-            f"labels = {n} is too few for {len(counts)} classes: use at least {5 * len(counts)}, so that "
+            f"data.labels = {n} is too few for {len(counts)} classes: use at least {5 * len(counts)}, so that "
             "each class has a labelled image in the architecture split (20 % of the labels)"
         )
     if min(counts) < 2:

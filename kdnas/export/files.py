@@ -183,15 +183,19 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 def load_encoder(directory: str | Path) -> nn.Module:
     """The encoder alone: float32 (B, C, H, W) in [0, 1] to (B, D), in evaluation mode, on the CPU.
 
+    Its weights take no gradient, as those of ``load_link``.
+
     Raises:
         InputError: A file is missing, damaged, or not of this link.
     """
     directory = Path(directory)
-    return _encoder(directory, read_info(directory))
+    return _encoder(directory, read_info(directory)).requires_grad_(False)
 
 
 def load_link(directory: str | Path) -> Link:
     """The ready link, in evaluation mode, on the CPU; its attribute ``info`` is the ``LinkInfo``.
+
+    It is for use: its weights take no gradient, which ``requires_grad_()`` gives back.
 
     Raises:
         InputError: A file is missing, damaged, or not of this link.
@@ -214,7 +218,7 @@ def load_link(directory: str | Path) -> Link:
     link.encoder = _encoder(directory, info)
     link.info = info  # type: ignore[assignment]
     link.accuracies = load_adaptation(directory)
-    return link.eval()
+    return link.eval().requires_grad_(False)
 
 
 def check_hashes(directory: Path, info: LinkInfo, names: Sequence[str]) -> None:

@@ -76,6 +76,7 @@ def _begin(
         given = {**given, "distill.init": "inherited"}
     own = Architecture.load(architecture).hash if architecture is not None else None
     if resume is not None:
+        _check_place(out)
         directory = RunDirectory.open(Path(resume))
         if "classes" in directory.document:
             raise InputError(f"{resume} holds the runs of several device classes: name one of them")
@@ -96,6 +97,12 @@ def _begin(
         settings.model_dump(mode="json"),
         {"architecture": own, "device": device.hash, "device_class": device.model_dump(mode="json"), **fleet},
     )
+
+
+def _check_place(out: str | Path | None) -> None:
+    """Refuse another place for a run that is resumed."""
+    if out is not None:
+        raise InputError("a resumed run stays in its place: leave out --out")
 
 
 def _check_kept(directory: RunDirectory, given: Mapping[str, Any]) -> None:
@@ -251,6 +258,7 @@ def run_classes(
                 document = classes.classes_document(Path(resume))
                 if document is None:
                     raise InputError(f"{resume} is no directory of several device classes")
+                _check_place(out)
                 _check_kept(RunDirectory.open(Path(resume)), settings)
                 return [str(resume), document["verb"]]
             names = classes.classes_of(devices if isinstance(devices, str) else ",".join(devices))
@@ -449,6 +457,7 @@ def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: S
     if resolved.evaluate.int8:
         need_onnx()
     configure_process(resolved.threads)
+    baselines = [baselines] if isinstance(baselines, str) else baselines
     named: Sequence[str] = resolved.evaluate.baselines if baselines is True else baselines or ()
     context = Context(resolved, directory, progress=False)
     context.check_same()
@@ -513,7 +522,7 @@ def export(run: str | Path, *, name: str | None = None, out: str | Path | None =
 
 def cost(
     architecture: str | Path,
-    device: str = "wearable",
+    device: str | None = None,
     *,
     plan: bool = False,
     classes: int | None = None,
@@ -528,7 +537,8 @@ def cost(
     Args:
         architecture: An ``architecture.json``, a run directory, or a published name; where ``space`` is given, text in
             the notation of that space.
-        device: Device class, or a TOML file.
+        device: Device class, or a TOML file. None: the one that the run or the link beside the architecture was made
+            for, or ``wearable``.
         plan: Find the order of execution in which the encoder holds the fewest bytes too (a few seconds for cells).
         classes: That the link tells apart, 2 or more: the channel encoder has a word for each, unless they are many
             (``codec.class_words``). None: as many as the link beside the architecture, or 10.
@@ -555,14 +565,16 @@ def cost(
     _check_acts(
         settings, (*CODEC_SIZES, *written), "costs" + ("" if written else " without a space, which goes with text")
     )
-    resolved, link = make_settings({"device": device, **settings}), None
+    link = None
     if "space" in settings:
-        found = _written(str(architecture), resolved)
+        device = device or make_settings({}).device
+        found = _written(str(architecture), make_settings({"device": device, **settings}))
     else:
         try:
             path = Path(architecture)
             path = path if path.is_file() else resolve(architecture) / "architecture.json"
             found = Architecture.load(path)
+            device = device or _made_for(path.parent)
             if classes is None and (path.parent / "link.json").exists():
                 link = read_info(path.parent)
                 link = link if link.architecture == found.hash else None
@@ -570,7 +582,7 @@ def cost(
             if error.errno != errno.ENAMETOOLONG:
                 raise
             raise InputError("an architecture written as text needs its space: give --space NAME") from None
-    target = load_device(device)
+    resolved, target = make_settings({"device": device, **settings}), load_device(device)
     space = found.make_space()
     choices = space.check(found.choices)
     sized = any(key in settings for key in CODEC_SIZES)
@@ -668,6 +680,15 @@ def _words(settings: Settings, classes: int) -> int | None:
     if classes < 2:
         raise InputError(f"a link tells 2 or more classes apart, not {classes}")
     return settings.codec.words(classes)
+
+
+def _made_for(place: Path) -> str:
+    """The device class of the run or the link in a directory; the settings' own where there is neither."""
+    from kdnas.export.files import read_info
+
+    if (place / "run.json").exists():
+        return make_settings(RunDirectory.open(place).settings).device
+    return read_info(place).device if (place / "link.json").exists() else make_settings({}).device
 
 
 def acts(key: str, acting: Sequence[str]) -> bool:

@@ -196,6 +196,8 @@ class Context:
             InputError: The images, their labels or their split are others than the run's teacher saw, or the device
                 file is another.
         """
+        if not (self.path / "run.json").exists():  # of a run that has not begun
+            return
         taught = self.directory.report("teach")
         if taught is not None:
             before = taught["data"]

@@ -100,7 +100,7 @@ def make_trainer(
         callbacks=[
             Finite(),
             *([keep] if writes else []),
-            *([RichProgressBar(leave=False)] if progress else []),
+            *([RichProgressBar(leave=False, console_kwargs={"stderr": True})] if progress else []),
             *kwargs.pop("callbacks", []),
         ],
         enable_progress_bar=progress,

@@ -93,7 +93,7 @@ def publish(run_dir: str | Path, name: str | None = None, out: str | Path | None
     from kdnas.export.files import FILES, HASHED, check_hashes, load_link, read_info
     from kdnas.run.files import atomic_write, read_json
 
-    run_dir = Path(run_dir)
+    run_dir = resolve(run_dir)
     info = read_info(run_dir)
     name = name or f"{info.device}-{info.dataset}".lower()
     if out is None and not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):

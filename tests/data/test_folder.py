@@ -134,7 +134,7 @@ def test_grey_and_colour_and_all_kinds_of_files(tmp_path):
 
 def test_any_size_is_resized(plain):
     write_image(plain / "a" / "0.png", 1, size=(31, 17))
-    with pytest.raises(InputError, match=r"a/0\.png is 31 x 17\): set image_size"):
+    with pytest.raises(InputError, match=r"a/0\.png is 31 x 17\): set data\.image_size"):
         load(plain)
     assert load(plain, image_size=8).image_shape == (3, 8, 8)
 

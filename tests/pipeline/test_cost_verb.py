@@ -73,3 +73,9 @@ def test_one_class_is_none(tmp_path: Path) -> None:
             api.cost(list_architectures()[0], classes=few)
     with pytest.raises(InputError, match="2 or more classes"):
         api.measure(tmp_path / "latency.csv", classes=1)
+
+
+@pytest.mark.parametrize("name", list_architectures())
+def test_a_link_is_costed_on_the_class_that_it_was_made_for(name: str) -> None:
+    found = api.cost(name)
+    assert found["device"] == load_device(load_link(resolve(name)).info.device).name and found["fits"]

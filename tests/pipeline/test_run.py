@@ -103,6 +103,11 @@ def test_finished_stages_are_not_repeated(smoke_run: Path) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in smoke_run.rglob("*.safetensors")}
 
 
+def test_a_resumed_run_stays_in_its_place(smoke_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stays in its place: leave out --out"):
+        kdnas.api.run(resume=smoke_run, out=tmp_path / "elsewhere")
+
+
 def test_evaluate_again_gives_the_same_numbers(smoke_run: Path) -> None:
     before = json.loads((smoke_run / "results.json").read_text())
     kdnas.api.evaluate(smoke_run)

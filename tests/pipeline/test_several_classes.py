@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kdnas.cli import _pareto_report, app
+from kdnas.config import make_settings
 from kdnas.device import list_devices, load_device
 from kdnas.errors import InputError
 from kdnas.pipeline import api, classes
@@ -110,6 +111,14 @@ def test_bad_lists_are_one_line_and_leave_nothing(
     lines = result.stderr.splitlines()
     assert result.exit_code == 2 and len(lines) == 1 and named in lines[0], result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_begin_where_nothing_is_yet(tmp_path: Path) -> None:
+    settings = make_settings({"preset": "smoke", "threads": 1}).model_dump(mode="json")
+    classes.begin(tmp_path / "both", settings, ["mcu", "wearable"], [0, 1], "run")
+    assert classes.classes_document(tmp_path / "both") == {
+        "devices": ["mcu", "wearable"], "seeds": [0, 1], "verb": "run"
+    }  # fmt: skip
 
 
 def test_what_one_class_has_no_model_of_is_in_no_report(capsys: pytest.CaptureFixture[str]) -> None:

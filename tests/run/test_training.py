@@ -111,3 +111,12 @@ def test_a_training_that_diverged_is_told_and_that_epoch_is_not_kept(tmp_path: P
     assert path is not None
     kept = torch.load(path, weights_only=True)
     assert kept["epoch"] == 1 and all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
+def test_the_bar_leaves_standard_output_to_results(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    loader = batches(
+        torch.arange(40), LABELS, torch.arange(0), batch_size=8, labelled_fraction=1.0, steps=3, views=1, seed=5
+    )
+    fit(Task(), loader, epochs=1, directory=tmp_path, name="task", accelerator="cpu", progress=True)
+    seen = capfd.readouterr()
+    assert seen.out == "" and "Epoch" in seen.err

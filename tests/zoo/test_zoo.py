@@ -144,6 +144,13 @@ def test_everything_shipped_is_sound() -> None:
         assert not encoder.training
 
 
+def test_a_loaded_link_is_for_use() -> None:
+    link = kdnas.load("wearable-fashion-mini")
+    sent = link.encode(torch.rand(2, 1, 28, 28), snr_db=5.0)
+    assert sent.numpy().shape == (2, link.symbols)
+    assert not any(p.requires_grad for p in [*link.parameters(), *kdnas.load_encoder("mcu-fashion-mini").parameters()])
+
+
 def test_the_shipped_links_choose_their_length() -> None:
     for name in kdnas.list_architectures():
         link = kdnas.load(name)

@@ -302,9 +302,10 @@ def _progress(shards: int, show: bool) -> Iterator[Callable[[], None]]:
     if not (show and shards):
         yield lambda: None
         return
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as bar:
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"storing the teacher's knowledge ({shards} shards)", total=shards)
         yield partial(bar.advance, task)
 

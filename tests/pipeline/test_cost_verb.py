@@ -38,7 +38,7 @@ def test_beside_a_link_the_channel_encoder_is_that_links(name: str) -> None:
     for place in (name, resolve(name), resolve(name) / "architecture.json"):
         found = api.cost(place, device)
         assert (found["channel_encoder_of"], found["channel_encoder"]["params"]) == ("link", own)
-    asked = api.cost(name, device, **{"codec.width": 24})
+    asked = api.cost(name, device, **{"codec.width": 20})
     assert asked["channel_encoder_of"] == "device" and asked["channel_encoder"]["params"] != own
     asked = api.cost(name, device, classes=len(link.info.classes))
     assert asked["channel_encoder_of"] == "device"

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from publish_distill import Case, kept, network
-from publishing import add_run_options, command
+from publishing import add_run_options, command, publish
 from torch import Tensor, nn
 
 from kdnas.codec.adaptation import AccuracyTable
@@ -36,7 +36,7 @@ from kdnas.evaluate import evaluate_link
 from kdnas.link import FULL_SHARE, Link
 from kdnas.loss import KnowledgeLoss
 from kdnas.pipeline.context import Context
-from kdnas.run.files import hash_of, write_json
+from kdnas.run.files import hash_of
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 
 OFFSETS_DB = [-3.0, 0.0, 3.0]
@@ -226,8 +226,7 @@ def main() -> None:
     if given.models:
         return
     out = given.out or Path("runs/published") / f"{given.table}.json"
-    write_json(out, {"command": command("publish_codec.py", given, *OPTIONS), "rows": made})
-    print(f"wrote {out}: {len(made)} rows")
+    publish(out, command("publish_codec.py", given, *OPTIONS), made, ["dataset"])
 
 
 if __name__ == "__main__":

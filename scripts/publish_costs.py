@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publishing import publish
 
 from kdnas.cost import exact_costs
 from kdnas.cost.latency import load_table, network_seconds, save_table
@@ -26,7 +27,6 @@ from kdnas.device import load_device
 from kdnas.evaluate import rank_correlation
 from kdnas.export.latency import measured_s
 from kdnas.pipeline import measure as measuring
-from kdnas.run.files import read_json, write_json
 from kdnas.run.seeds import generator
 from kdnas.space import list_spaces, make_space
 
@@ -89,21 +89,6 @@ def sram_rows(given: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def publish(path: Path, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
-    """Write the table; rows of an earlier one that differ in ``keys`` are kept."""
-    kept: list[dict[str, Any]] = []
-    commands: list[str] = []
-    made = {tuple(row[key] for key in keys) for row in rows}
-    if path.exists():
-        before = read_json(path)
-        kept = [row for row in before["rows"] if tuple(row[key] for key in keys) not in made]
-        commands = before["command"].split(" && ") if kept else []
-    command = shlex.join(["python", "scripts/publish_costs.py", *sys.argv[1:]])
-    command = " && ".join([*(c for c in commands if c != command), command])
-    write_json(path, {"command": command, "rows": [*kept, *rows]})
-    print(f"wrote {path}: {len(kept) + len(rows)} rows")
-
-
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,12 +108,13 @@ def main() -> None:
         own.add_argument("--out", type=Path, default=Path("runs/published"), help="directory")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    again = shlex.join(["python", "scripts/publish_costs.py", *sys.argv[1:]])
     if given.kind == "latency":
         rows = [row for name in given.spaces for dtype in given.dtypes for row in latency_rows(given, name, dtype)]
-        publish(given.out / "latency.json", rows, ("space", "dtype"))
+        publish(given.out / "latency.json", again, rows, ("space", "dtype"))
     else:
         rows = [row for name in given.spaces for row in sram_rows(given, name)]
-        publish(given.out / "sram.json", rows, ("space",))
+        publish(given.out / "sram.json", again, rows, ("space",))
 
 
 if __name__ == "__main__":

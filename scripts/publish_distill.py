@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from publishing import add_run_options, command
+from publishing import add_run_options, command, publish
 from torch import Tensor, nn
 
 from kdnas.config import make_settings, parse_assignments, parse_value
@@ -312,8 +312,7 @@ def main() -> None:
     else:
         rows = clean_table(given, systems, given.labels)
     out = given.out or Path("runs/published") / file
-    write_json(out, {"command": command("publish_distill.py", given, *OPTIONS), "rows": rows})
-    print(f"wrote {out}: {len(rows)} rows")
+    publish(out, command("publish_distill.py", given, *OPTIONS), rows, ["dataset", "teacher", "architecture"])
 
 
 if __name__ == "__main__":

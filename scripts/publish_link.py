@@ -18,12 +18,11 @@ finished: they may be left out with --systems on one machine and made on another
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import add_run_options, command
+from publishing import add_run_options, command, publish
 
 from kdnas.config import BASELINES, make_settings, parse_assignments, parse_value
 from kdnas.evaluate import accuracy_ci95, evaluate_teacher, paired_difference
@@ -145,14 +144,8 @@ def main() -> None:
             for name in (OURS, *(name for name in SYSTEMS if name in given.systems and name != OURS)):
                 case.make(name)
             rows += case.rows()
-    write_json(
-        given.out,
-        {
-            "command": command("publish_link.py", given, "dataset", "seeds", "labels", "device", "architecture"),
-            "rows": rows,
-        },
-    )
-    print(json.dumps({"wrote": str(given.out), "rows": len(rows)}))
+    again = command("publish_link.py", given, "dataset", "seeds", "labels", "device", "architecture")
+    publish(given.out, again, rows, ["dataset"])
 
 
 if __name__ == "__main__":

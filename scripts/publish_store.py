@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from publishing import add_run_options, command
+from publishing import add_run_options, command, publish
 
 from kdnas.config import parse_assignments
 from kdnas.errors import InputError
 from kdnas.pipeline import api
-from kdnas.run.files import read_json, write_json
+from kdnas.run.files import read_json
 
 FORMS = ["none", "live", "fp16", "int8", "pca-64", "pca-128", "pq"]
 
@@ -84,15 +84,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in given.seeds:
         rows += rows_of(reported(given.work / f"{short(given.dataset)}-s{seed}", given, seed), given)
-    kept: list[dict[str, Any]] = []
-    commands: list[str] = []
-    if given.out.exists():
-        before = read_json(given.out)
-        kept = [row for row in before["rows"] if row["dataset"] != rows[0]["dataset"]]
-        commands = before["command"].split(" && ") if kept else []
     own = command("publish_store.py", given, "dataset", "device", "seeds", "labels", "forms")
-    write_json(given.out, {"command": " && ".join([*(c for c in commands if c != own), own]), "rows": [*kept, *rows]})
-    print(f"wrote {given.out}: {len(kept) + len(rows)} rows")
+    publish(given.out, own, rows, ["dataset"])
 
 
 if __name__ == "__main__":

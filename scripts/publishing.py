@@ -1,8 +1,11 @@
 """What the scripts that make published tables share: options of every run, and the command that makes a table again."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from kdnas.run.files import read_json, write_json
 
 
 def add_run_options(parser: argparse.ArgumentParser, what: str = "run", threads: int | None = 1) -> None:
@@ -28,6 +31,31 @@ def command(script: str, given: argparse.Namespace, *names: str) -> str:
             words.append(f"--{name.replace('_', '-')}")
             words += [_written(one) for one in (value if isinstance(value, list) else [value])]
     return " ".join(words)
+
+
+def publish(path: Path, again: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Write a table; rows that stand there and differ from all new ones in ``keys`` are kept, with their command.
+
+    So the commands that made a table, one after another, make it again.
+
+    Args:
+        path: The published file.
+        again: The command that makes ``rows``.
+        rows: At least one.
+        keys: Columns; those that the rows have not are left out.
+    """
+    keys = [key for key in keys if key in rows[0]]
+    made = {tuple(row.get(key) for key in keys) for row in rows}
+    kept: list[dict[str, Any]] = []
+    commands: list[str] = []
+    if path.exists():
+        before = read_json(path)
+        kept = [row for row in before["rows"] if tuple(row.get(key) for key in keys) not in made]
+        commands = before["command"].split(" && ") if kept else []
+    write_json(
+        path, {"command": " && ".join([*(c for c in commands if c != again), again]), "rows": [*kept, *rows]}
+    )  # fmt: skip
+    print(f"wrote {path}: {len(kept) + len(rows)} rows")
 
 
 def _written(value: Any) -> str:

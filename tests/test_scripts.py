@@ -1,6 +1,7 @@
 """The scripts: what they install and call, and when; with a stub interpreter that installs nothing."""
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -436,3 +437,15 @@ def test_results_latency(readme: Readme) -> None:
     readme.publish("latency.json", [{**row, "predicted_s": p, "measured_s": m} for p, m in times])
     readme()
     assert readme.section("latency.json")[2:] == ["| `mobile` | fp32 | 3 | 10 to 30 | 10.0 | 10.0 | 1.000 |"]
+
+
+def test_commands_one_after_another_make_a_table_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    publish = importlib.import_module("publishing").publish
+    path = tmp_path / "table.json"
+    a, b = [{"dataset": "a", "seed": s} for s in (0, 1)], [{"dataset": "b", "seed": 0, "extra": 1}]
+    for again, rows in (("make a", a[:1]), ("make b", b), ("make a", a), ("make b", b)):
+        publish(path, again, rows, ["dataset", "teacher"])
+    assert json.loads(path.read_text()) == {"command": "make a && make b", "rows": [*a, *b]}
+    publish(path, "make both", [*a, *b], ["dataset"])
+    assert json.loads(path.read_text())["command"] == "make both"

@@ -137,6 +137,7 @@ def _through(
 
     def check_and_bring() -> None:
         context.check()
+        context.check_same()
         if architecture is None:
             return
         found = stages.architecture_of(context, Path(architecture))

@@ -196,8 +196,6 @@ class Context:
             InputError: The images, their labels or their split are others than the run's teacher saw, or the device
                 file is another.
         """
-        if not (self.path / "run.json").exists():  # of a run that has not begun
-            return
         taught = self.directory.report("teach")
         if taught is not None:
             before = taught["data"]
@@ -217,7 +215,7 @@ class Context:
 
         Raises:
             InputError: An unknown device, channel, data set, space or option, labels that the data lack, an extra that
-                is not installed, budgets that no architecture of the space fits, or a run that was begun with others.
+                is not installed, or budgets that no architecture of the space fits.
         """
         if self.settings.accelerator == "cuda" and not torch.cuda.is_available():
             raise InputError("accelerator = 'cuda', but torch finds no CUDA device: leave it on 'auto'")
@@ -231,7 +229,6 @@ class Context:
         for name in (*self.device.link.channels, *(self.settings.evaluate.channels or ())):
             get_channel(name)
         _ = self.splits
-        self.check_same()
         self.space.check_relaxation(self.settings.search.relaxation)
         flat = {label: np.zeros(len(values)) for label, values in self.tables.domains.items()}
         derive(self.tables, flat, self.encoder_budgets)

@@ -236,10 +236,12 @@ def _pareto_report(rows: list[dict[str, Any]]) -> None:
     table = Table(
         title=f"{first['dataset']}, {len({row['seed'] for row in rows})} seed(s): test accuracy over {first['channel']}"
         f" at {' or '.join(f'{snr:g}' for snr in snrs)} dB and full length, and what the transmitter costs",
-        caption="*: no other class is as accurate at less", box=SIMPLE, pad_edge=False,
+        caption="*: no other class is as accurate at less", box=SIMPLE, pad_edge=False, show_edge=False,
+        padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in ("device", "accuracy", *(COST_NAMES[cost].removesuffix(" per image") for cost in costs)):
-        table.add_column(column, justify="left" if column == "device" else "right", no_wrap=True)
+    table.add_column("device", overflow="fold")
+    for column in ("accuracy", *(COST_NAMES[cost].removesuffix(" per image") for cost in costs)):
+        table.add_column(column.replace("parameters", "params"), justify="right", no_wrap=True)
     for place, (name, mean) in enumerate(means.items()):
         table.add_row(
             name, f"{mean['accuracy']:.1%}",

@@ -133,6 +133,20 @@ def test_what_one_class_has_no_model_of_is_in_no_report(capsys: pytest.CaptureFi
     assert len(pareto_figure(rows).axes) == 2
 
 
+def test_the_report_of_all_classes_fits_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    costs = {"params": 135_000, "macs": 65_500_000, "sram_bytes": 18_800, "flash_bytes": 98_300}
+    costs |= {"latency_s": 0.0123, "energy_j": 0.00159}
+    told = {"dataset": "d", "seed": 0, "snr_db": 10.0, "channel": "awgn", "symbols": 64, "accuracy": 0.8}
+    names = [name for name in list_devices() if name != "all"]
+    _pareto_report([{**told, **costs, "device": name} for name in names])
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("…" in line for line in lines)
+    assert all(sum(line.split()[:1] == [name] for line in lines) == 1 for name in names)  # none is folded
+
+
 def test_one_run_is_not_resumed_in_the_directory_of_several(tmp_path: Path) -> None:
     classes.begin(tmp_path / "both", {"preset": "smoke"}, ["mcu", "phone"], [0], "run")
     result = runner.invoke(app, ["search", "--resume", str(tmp_path / "both")])

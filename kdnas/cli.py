@@ -131,6 +131,10 @@ def _print(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
 
 
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
 def _assigned(pairs: list[str] | None) -> dict[str, Any]:
     """What --set sets, by keys that are settings: no other word may reach a function's own arguments."""
     from kdnas.config import check_keys, parse_assignments
@@ -203,10 +207,10 @@ def _finish_classes(path: Path, as_json: bool) -> None:
     """Report several device classes."""
     found = path / "pareto.json"
     if as_json:
-        _print({"run": str(path), **({"document": json.loads(found.read_text())} if found.exists() else {})})
+        _print({"run": str(path), **({"document": _read(found)} if found.exists() else {})})
         return
     if found.exists():
-        _pareto_report(json.loads(found.read_text())["rows"])
+        _pareto_report(_read(found)["rows"])
     say(f"run directory: {path}")
     say(f"look at it:    {_program('tensorboard')} --logdir {path}")
 
@@ -258,9 +262,9 @@ def _finish(verb: str, path: Path, as_json: bool) -> None:
     reported = verb == "teach" and (path / "store_report.json").exists()
     if as_json:
         if (path / "results.json").exists() and verb in ("run", "evaluate"):
-            summary["document"] = json.loads((path / "results.json").read_text())
+            summary["document"] = _read(path / "results.json")
         if reported:
-            summary["document"] = json.loads((path / "store_report.json").read_text())
+            summary["document"] = _read(path / "store_report.json")
         _print(summary)
         return
     if verb in ("run", "evaluate"):
@@ -290,7 +294,7 @@ def _report(path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    results = json.loads((path / "results.json").read_text())
+    results = _read(path / "results.json")
     console = Console()
     table = Table(title=f"{results['device']}, {results['dataset']}, seed {results['seed']}")
     for column in ("transmitter", "used", "budget", "of budget"):
@@ -326,7 +330,7 @@ def _store_report(path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    told = json.loads((path / "store_report.json").read_text())
+    told = _read(path / "store_report.json")
     table = Table(
         title=f"stored knowledge of {told['dataset']}, {told['labels']} labels, seed {told['seed']}; a student of "
         f"{told['params']:,} parameters, epochs of {told['steps']} steps of {told['batch_size']} images",
@@ -452,6 +456,10 @@ def evaluate(
         typer.Option("--baselines", help="Train and measure also what the link is compared with (evaluate.baselines)."),
     ] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also with the transmitter in int8 (extra `export`).")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="A directory for results.json, to look without changing the run's own results."),
+    ] = None,
     set_: Set = None,
     config: Config = None,
     json_: Json = False,
@@ -460,8 +468,14 @@ def evaluate(
     from kdnas.pipeline import api
 
     given = {**_of_file(config, ["evaluate"]), **_assigned(set_), **({"evaluate.int8": True} if int8 else {})}
-    api.evaluate(run, baselines=baselines, say=say, **given)
-    _finish("evaluate", run, json_)
+    api.evaluate(run, baselines=baselines, out=out, say=say, **given)
+    if out is None:
+        _finish("evaluate", run, json_)
+    elif json_:
+        _print({"run": str(run), "results": str(out / "results.json"), "document": _read(out / "results.json")})
+    else:
+        _report(out)
+        say(f"written to {out}; draw it with `kdnas plot {shlex.quote(str(out))}`")
 
 
 @app.command()
@@ -596,61 +610,36 @@ def cost(
         typer.echo(f"as {found['space']} lists it for CIFAR-10: {params:,} parameters, {macs:,} multiply-accumulates")
 
 
-LISTS = ("devices", "datasets", "channels", "spaces", "teachers", "architectures", "cache")
-
-
 @app.command("list")
 @guard
 def list_(
-    what: Annotated[str, typer.Argument(help="|".join(LISTS))],
+    what: Annotated[str, typer.Argument(help="devices|datasets|channels|spaces|teachers|architectures|cache")],
     empty: Annotated[bool, typer.Option("--empty", help="With `cache`: remove everything in it.")] = False,
     json_: Json = False,
 ) -> None:
     """What there is: devices, datasets, channels, spaces, teachers, architectures, cache."""
-    if what not in LISTS:
-        raise InputError(f"cannot list {what!r}; there are {', '.join(LISTS)}")
-    if empty and what != "cache":
-        raise InputError("--empty goes with `kdnas list cache` only")
-    if what == "cache":
-        from kdnas.data.cache import empty_cache, list_cache
+    from kdnas.pipeline import catalogue
 
-        rows = list_cache()
-        if empty:
-            freed = empty_cache()
-            _print({"freed_bytes": freed}) if json_ else typer.echo(f"freed {freed / 1e6:.1f} MB")
-        elif json_:
-            _print([{key: str(v) if isinstance(v, Path) else v for key, v in row.items()} for row in rows])
-        else:
-            for row in rows:
-                typer.echo(f"{row['bytes'] / 1e6:9.1f} MB  {row['kind']:10} {row['path']}")
+    found = catalogue.list_(what)
+    if empty:
+        if what != "cache":
+            raise InputError("--empty goes with `kdnas list cache` only")
+        from kdnas.data.cache import empty_cache
+
+        freed = empty_cache()
+        _print({"freed_bytes": freed}) if json_ else typer.echo(f"freed {freed / 1e6:.1f} MB")
         return
-    names: list[str]
-    if what == "devices":
-        from kdnas.device import list_devices
+    if what == "teachers":
+        from kdnas.knowledge import list_families
 
-        names = list_devices()
-    elif what == "datasets":
-        from kdnas.data import list_datasets
-
-        names = list_datasets()
-    elif what == "channels":
-        from kdnas.channel import describe_channel, list_channels
-
-        names = [describe_channel(name) for name in list_channels()]
-    elif what == "spaces":
-        from kdnas.space import list_spaces
-
-        names = list_spaces()
-    elif what == "teachers":
-        from kdnas.knowledge import list_families, list_teachers
-
-        names = list_teachers()
         say(f"also {', '.join(f'{family}:MODEL' for family in list_families())}, and several joined by +")
+    if json_:
+        _print(found)
+    elif what == "cache":
+        for row in found:
+            typer.echo(f"{row['bytes'] / 1e6:9.1f} MB  {row['kind']:10} {row['path']}")
     else:
-        from kdnas.zoo import list_architectures
-
-        names = list_architectures()
-    _print(names) if json_ else typer.echo("\n".join(names))
+        typer.echo("\n".join(found))
 
 
 @app.command()
@@ -662,40 +651,25 @@ def show(
     json_: Json = False,
 ) -> None:
     """One thing in full: a device class, all settings, or an architecture."""
-    if toml and what != "device":
-        raise InputError("--toml goes with `kdnas show device NAME` only")
-    if what == "device":
-        from kdnas.device import device_toml, load_device
+    from kdnas.pipeline import catalogue
 
-        if toml:
-            typer.echo(device_toml(name or "wearable"), nl=False)
-            return
-        device = load_device(name or "wearable")
-        document = {**device.model_dump(mode="json", exclude_none=True), "budgets": dict(device.budgets)}
-    elif what == "settings":
-        from kdnas.config import known_keys, make_settings
+    if toml:
+        if what != "device":
+            raise InputError("--toml goes with `kdnas show device NAME` only")
+        from kdnas.device import device_toml
 
-        values = make_settings({"preset": name or "quick"}).model_dump(mode="json")
-        if not json_:
-            for key, field in known_keys().items():
-                section, _, inner = key.rpartition(".")
-                value = values[section][inner] if section else values[inner]
-                typer.echo(f"{key:28} = {json.dumps(value):24} {field.description or ''}")
-            return
-        document = values
-    elif what == "architecture":
-        from kdnas.space import Architecture
-        from kdnas.zoo import resolve
-
-        if name is None:
-            raise InputError("which architecture? see `kdnas list architectures`")
-        path = Path(name) if Path(name).is_file() else resolve(name) / "architecture.json"
-        Architecture.load(path)  # or tell what is wrong with it
-        document = json.loads(path.read_text())
-    else:
-        raise InputError(f"cannot show {what!r}; there are device, settings, architecture")
+        typer.echo(device_toml(name or "wearable"), nl=False)
+        return
+    document = catalogue.show(what, name)
     if json_:
         _print(document)
+    elif what == "settings":
+        from kdnas.config import known_keys
+
+        for key, field in known_keys().items():
+            section, _, inner = key.rpartition(".")
+            value = document[section][inner] if section else document[inner]
+            typer.echo(f"{key:28} = {json.dumps(value):24} {field.description or ''}")
     else:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -749,7 +723,7 @@ def tailor(
         out=out, resume=resume, run=run_, architectures=files, say=say, progress=sys.stderr.isatty(), begun=begun,
         **layers,
     )  # fmt: skip
-    document = json.loads((place / "tailor.json").read_text())
+    document = _read(place / "tailor.json")
     if json_:
         _print({"run": str(place), **document})
         return

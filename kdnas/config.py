@@ -608,8 +608,13 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
         return Settings(**nested)
     except ValidationError as error:
         first, kinds = error.errors()[0], ("literal", "int", "function", "constrained")
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(kinds))
-        said = first["msg"].removeprefix("Value error, ")
+
+        def place(one: Any) -> str:  # without the branches of a union, each of which has an error of its own
+            return ".".join(str(part) for part in one["loc"] if not str(part).startswith(kinds))
+
+        where = place(first)
+        at = [one["msg"].removeprefix("Value error, ") for one in error.errors() if place(one) == where]
+        said = " or ".join([at[0], *(message.removeprefix("Input should be ") for message in at[1:])])
         if first["type"] == "value_error" and isinstance(first["input"], dict) and where not in keys:
             raise InputError(said) from None  # of settings that clash
         raise InputError(f"setting {where!r}: {said.lower()}, got {first['input']!r}") from None

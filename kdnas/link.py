@@ -181,9 +181,12 @@ class Link(nn.Module):
 
     Attributes:
         accuracies: The adaptation table that ``send`` needs; None where none was made.
+        image_shape: (C, H, W) of the images that it was trained on, which ``encode`` holds images to; a link that is
+            loaded knows it, and None takes any.
     """
 
     accuracies: AccuracyTable | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -233,12 +236,11 @@ class Link(nn.Module):
             (B, k') complex64, mean |x|^2 = 1 for each image.
 
         Raises:
-            InputError: ``symbols`` is not in 1 ... k, or the images are whole numbers.
+            InputError: ``symbols`` is not in 1 ... k, or the images are whole numbers or of another shape than those
+                of the training.
         """
         length = _checked(symbols, self.channel_encoder)
-        if not images.is_floating_point():
-            raise InputError(f"images are float32 in [0, 1], not {images.dtype}: give images.float() / 255")
-        features = self.encoder(images)
+        features = self._features(images)
         at = constant_conditions(len(images), snr_db, "awgn", length, features.device)
         return self.channel_encoder(features, at.snr_db, at.length)[:, :length]
 
@@ -327,11 +329,21 @@ class Link(nn.Module):
         *,
         generator: Randomness,
     ) -> Tensor:
-        """Images (B, C, H, W) to logits (B, classes); arguments as in ``encode`` and ``transmit``."""
-        features = self.encoder(images)
+        """Images (B, C, H, W) to logits (B, classes); arguments and errors as in ``encode`` and ``transmit``."""
+        features = self._features(images)
         length = _checked(symbols, self.channel_encoder)
         at = constant_conditions(len(images), snr_db, channel, length, features.device)
         return self.through(features, at, generator).logits
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to features (B, D); a network of convolutions would take other images without a word."""
+        if not images.is_floating_point():
+            raise InputError(f"images are float32 in [0, 1], not {images.dtype}: give images.float() / 255")
+        if self.image_shape is not None and images.shape[1:] != self.image_shape:
+            shape, known = ("x".join(str(n) for n in numbers) for numbers in (images.shape, self.image_shape))
+            raise InputError(f"this link was trained on images of {known}: it takes a batch Bx{known}, not {shape}")
+        features: Tensor = self.encoder(images)
+        return features
 
 
 def _checked(symbols: int | None, half: Any) -> int:

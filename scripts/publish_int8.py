@@ -61,7 +61,7 @@ def rows_of(place: Path) -> list[dict[str, Any]]:
             snrs_db=s.evaluate.snrs_db, lengths=sorted({min(16, radio.symbols), radio.symbols}),
             draws=s.evaluate.draws, batch_size=s.evaluate.batch_size, seed=s.seed,
         )
-        for each in (link, int8_link(context, link))
+        for each in (link, int8_link(context, link, context.path))
     )  # fmt: skip
     files = [place / name for name in ("transmitter.onnx", "transmitter.int8.onnx")]
     integer, other = int8_operations(files[1].read_bytes())

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kdnas.cli import app
+from kdnas.pipeline import api
 
 runner = CliRunner()
 
@@ -18,6 +19,7 @@ ZOO = files("kdnas") / "zoo"
 BAD = {
     "unknown key": (["run", "--set", "search.epoch=3"], "search.epochs"),
     "wrong type": (["run", "--set", "search.epochs=many"], "search.epochs"),
+    "a word of another case": (["run", "--set", "data.labels=ALL"], "unable to parse string as an integer or 'all'"),
     "no equals sign": (["run", "--set", "search.epochs"], "key=value"),
     "unknown preset": (["run", "--preset", "fast"], "quick"),
     "unknown device": (["run", "--preset", "smoke", "--device", "fridge"], "wearable"),
@@ -103,7 +105,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["devices", "datasets", "channels", "spaces", "teachers", "architectures", "cache"])
 def test_lists_are_json(what: str) -> None:
     result = runner.invoke(app, ["list", what, "--json"])
-    assert result.exit_code == 0 and isinstance(json.loads(result.stdout), list)
+    assert result.exit_code == 0 and json.loads(result.stdout) == api.list_(what)
 
 
 def test_settings_are_all_described() -> None:
@@ -111,7 +113,7 @@ def test_settings_are_all_described() -> None:
 
     assert all(field.description for field in known_keys().values())
     result = runner.invoke(app, ["show", "settings", "smoke", "--json"])
-    assert json.loads(result.stdout)["preset"] == "smoke"
+    assert json.loads(result.stdout) == api.show("settings", "smoke") and api.show("settings")["preset"] == "quick"
 
 
 def test_help_needs_no_heavy_import() -> None:
@@ -126,8 +128,6 @@ def test_help_needs_no_heavy_import() -> None:
 
 
 def test_ctrl_c_can_be_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from kdnas.pipeline import api
-
     def stopped(**kwargs: object) -> Path:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "run.json").write_text("{}")

@@ -63,6 +63,12 @@ def test_what_cannot_be_asked_is_refused(link):
         link.send(IMAGES, float("nan"), deadline_s=1.0, symbol_rate_hz=1e3)
     with pytest.raises(InputError, match=r"not torch\.uint8: give images\.float\(\) / 255"):
         link.encode(IMAGES.byte(), 5.0)
+    link.image_shape = (1, 28, 28)
+    for other in (IMAGES, torch.zeros(2, 3, 28, 28), torch.zeros(1, 28, 28)):
+        with pytest.raises(InputError, match=r"trained on images of 1x28x28: it takes a batch Bx1x28x28, not"):
+            link.encode(other, 5.0)
+        with pytest.raises(InputError, match="trained on"):
+            link(other, 5.0, generator=torch.Generator())
     link.accuracies = None
     with pytest.raises(InputError, match="no adaptation table"):
         link.send(IMAGES, 5.0, min_accuracy=0.5)

@@ -189,7 +189,7 @@ def load_encoder(directory: str | Path) -> nn.Module:
         InputError: A file is missing, damaged, or not of this link.
     """
     directory = Path(directory)
-    return _encoder(directory, read_info(directory)).requires_grad_(False)
+    return _encoder(directory, read_info(directory))[0].requires_grad_(False)
 
 
 def load_link(directory: str | Path) -> Link:
@@ -215,8 +215,9 @@ def load_link(directory: str | Path) -> Link:
     state = read_tensors(path)
     _check_fit(halves, state, str(path))
     halves.to_empty(device="cpu").load_state_dict(state)
-    link.encoder = _encoder(directory, info)
+    link.encoder, options = _encoder(directory, info)
     link.info = info  # type: ignore[assignment]
+    link.image_shape = (options["in_channels"], options["image_size"], options["image_size"])
     link.accuracies = load_adaptation(directory)
     return link.eval().requires_grad_(False)
 
@@ -246,7 +247,8 @@ def _network(architecture: Architecture) -> nn.Module:
         return architecture.network().eval()
 
 
-def _encoder(directory: Path, info: LinkInfo) -> nn.Module:
+def _encoder(directory: Path, info: LinkInfo) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights, and the options of its search space."""
     check_hashes(directory, info, ["encoder.safetensors"])
     architecture = load_architecture(directory)
     if architecture.hash != info.architecture:
@@ -256,7 +258,7 @@ def _encoder(directory: Path, info: LinkInfo) -> nn.Module:
         )
     network = _network(architecture)
     load_weights(network, directory / "encoder.safetensors")
-    return network
+    return network, architecture.options
 
 
 def _halves(link: Link) -> nn.ModuleDict:

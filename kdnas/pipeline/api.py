@@ -9,6 +9,8 @@ from typing import Any
 from kdnas.config import Settings, make_settings
 from kdnas.device import load_device
 from kdnas.errors import InputError
+from kdnas.pipeline.catalogue import list_ as list_
+from kdnas.pipeline.catalogue import show as show
 from kdnas.pipeline.places import absolute, classes_directory, default_directory, storage_of
 from kdnas.run import ranks
 from kdnas.run.directory import RunDirectory
@@ -427,13 +429,22 @@ def tailor(
     return directory.path
 
 
-def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: Say = _quiet, **settings: Any) -> Path:
+def evaluate(
+    run: str | Path,
+    *,
+    baselines: bool | Sequence[str] = False,
+    out: str | Path | None = None,
+    say: Say = _quiet,
+    **settings: Any,
+) -> Path:
     """Evaluate a run's link again: ``results.json`` on test data, ``adaptation.json`` on the architecture split.
 
     Args:
         run: A run directory with a distilled link.
         baselines: Train and measure also the systems that it is compared with: those named, or all that the run's
             setting ``evaluate.baselines`` names. Each is kept in ``baselines/NAME`` and not trained again.
+        out: A directory for this ``results.json``, which ``plot`` takes too; the run's own and its adaptation table
+            stay as they are. Without it they are those of this evaluation.
         say: As in ``run``.
         settings: Those of ``evaluate`` that shall be others than the run's, by dotted key: other channels, SNRs, ...
 
@@ -441,8 +452,8 @@ def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: S
         The path of ``results.json``.
 
     Raises:
-        InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, or an
-            extra is not installed.
+        InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, an extra
+            is not installed, or ``out`` is a run or is given with ``baselines``, which are kept in the run.
     """
     from kdnas.export.halves import need_onnx
     from kdnas.pipeline import stages
@@ -460,10 +471,17 @@ def evaluate(run: str | Path, *, baselines: bool | Sequence[str] = False, say: S
     configure_process(resolved.threads)
     baselines = [baselines] if isinstance(baselines, str) else baselines
     named: Sequence[str] = resolved.evaluate.baselines if baselines is True else baselines or ()
+    if out is not None:
+        if named:
+            raise InputError("what the link is compared with is kept in the run: leave out --out or --baselines")
+        if (Path(out) / "run.json").exists():
+            raise InputError(f"{out} is a run itself: give --out a directory of its own")
+        if Path(out).is_file():
+            raise InputError(f"{out} is a file: give --out a directory")
     context = Context(resolved, directory, progress=False)
     context.check_same()
-    stages.evaluate(context, say, named)
-    return directory.path / "results.json"
+    stages.evaluate(context, say, named, Path(out) if out is not None else None)
+    return (Path(out) if out is not None else directory.path) / "results.json"
 
 
 def plot(source: str | Path, out: str | Path | None = None) -> list[Path]:

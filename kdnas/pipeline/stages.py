@@ -1,6 +1,7 @@
 """Each stage of a run: what it reads, what it leaves in the run directory, and its report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,26 +340,32 @@ def save(context: Context, directory: Path, architecture: Architecture, link: Li
     )  # fmt: skip
 
 
-def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
+def evaluate(context: Context, say: Say, baselines: Sequence[str] = (), out: Path | None = None) -> None:
     """Accuracy for every channel, SNR and length: ``results.json`` on test data, ``adaptation.json`` on its split.
 
     Args:
         context: Of the run.
         say: Called with a line of progress.
         baselines: Made where they are not kept; those that are kept are reported in any case.
+        out: Another directory for ``results.json``: the run's own, its adaptation table and its report stay.
     """
     from kdnas.pipeline.baselines import Baselines
 
     others = Baselines(context, architecture_of(context), context.path / "baselines")
     others.check(baselines)
     s, device = context.settings, context.device
-    with context.directory.stage("evaluate") as report:
+    place = out or context.path
+    place.mkdir(parents=True, exist_ok=True)
+    stage: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if out is None:
+        stage = context.directory.stage("evaluate")
+    with stage as report:
         images, labels = context.dataset.test_images, context.dataset.test_labels
         lengths = sorted({n for n in s.evaluate.lengths if n <= device.link.symbols} | {device.link.symbols})
         curves: list[dict[str, Any]] = []
         links = {"kdnas": load_link(context.path)}
         if s.evaluate.int8:
-            links["kdnas-int8"] = int8_link(context, links["kdnas"])
+            links["kdnas-int8"] = int8_link(context, links["kdnas"], place)
         baseline = context.path / "baselines" / "no-kd"
         if (baseline / "link.json").exists():
             links["no-kd"] = load_link(baseline)
@@ -374,14 +381,15 @@ def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
             )  # fmt: skip
         mismatch = [row for row in curves if "snr_offset_db" in row]
         curves = [row for row in curves if "snr_offset_db" not in row]
-        ids, data = context.splits.architecture_labelled, context.dataset
-        held = (data.train_images[ids], data.train_labels[ids], ids)
-        # Over the device's own channels, whichever others the link is tried on: by default the worst one counts.
-        # A transmitter that knows the SNR after fading meets no fading on top of it.
-        own = {**how, "channels": ["awgn"] if links["kdnas"].transmitter_csi else device.link.channels}
-        save_adaptation(
-            context.path, evaluate_link(links["kdnas"], *held, system="kdnas", **own), s.evaluate.confidence
-        )
+        if out is None:
+            ids, data = context.splits.architecture_labelled, context.dataset
+            held = (data.train_images[ids], data.train_labels[ids], ids)
+            # Over the device's own channels, whichever others the link is tried on: by default the worst one counts.
+            # A transmitter that knows the SNR after fading meets no fading on top of it.
+            own = {**how, "channels": ["awgn"] if links["kdnas"].transmitter_csi else device.link.channels}
+            save_adaptation(
+                context.path, evaluate_link(links["kdnas"], *held, system="kdnas", **own), s.evaluate.confidence
+            )
         teacher = evaluate_teacher(context.teacher, images, labels, device=torch_device(s.accelerator))
         curves += teacher
         for name in baselines:
@@ -391,7 +399,7 @@ def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
         curves += [accuracy_row(name, point, right) for name in kept for point, right in others.correct(name).items()]
         encoder_steps = context.tables.steps(architecture_of(context).choices)
         write_json(
-            context.path / "results.json",
+            place / "results.json",
             results_document(
                 device=device.name, dataset=context.dataset.name, seed=s.seed, labels=s.data.labels,
                 draws=s.evaluate.draws, transmitter=context.transmitter_costs(encoder_steps),
@@ -408,10 +416,10 @@ def evaluate(context: Context, say: Say, baselines: Sequence[str] = ()) -> None:
     say(f"evaluated {len(curves + mismatch)} points on {len(images):,} test images")
 
 
-def int8_link(context: Context, link: Link) -> Link:
+def int8_link(context: Context, link: Link, place: Path) -> Link:
     """The link with its transmitter in int8, calibrated on the weights split.
 
-    Leaves ``transmitter.onnx`` and ``transmitter.int8.onnx`` in the run directory.
+    Leaves ``transmitter.onnx`` and ``transmitter.int8.onnx`` in the directory ``place``.
     """
     from kdnas.export import int8
     from kdnas.export.halves import half_onnx
@@ -422,8 +430,8 @@ def int8_link(context: Context, link: Link) -> Link:
     small = int8.quantised(
         exact, known, snr_db=context.training_snr_db, symbols=link.symbols, seed=context.settings.seed
     )
-    atomic_write(context.path / "transmitter.onnx", exact)
-    atomic_write(context.path / "transmitter.int8.onnx", small)
+    atomic_write(place / "transmitter.onnx", exact)
+    atomic_write(place / "transmitter.int8.onnx", small)
     return int8.int8_link(link, small, threads=torch.get_num_threads())
 
 

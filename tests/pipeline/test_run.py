@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import kdnas
+from kdnas.cli import app
 from kdnas.config import make_settings
 from kdnas.device import load_device
 from kdnas.errors import InputError
@@ -23,7 +25,10 @@ from kdnas.export.halves import onnx_session, run_onnx
 from kdnas.pipeline import stages
 from kdnas.pipeline.context import Context
 from kdnas.run.directory import RunDirectory
+from kdnas.run.files import sha256_file
 from kdnas.space import Architecture
+
+runner = CliRunner()
 
 
 def test_the_run_leaves_everything_and_fits_the_device(smoke_run: Path) -> None:
@@ -148,6 +153,27 @@ def test_a_finished_link_is_measured_on_other_channels_and_told_wrong_snrs(smoke
     assert kdnas.load(tmp_path / "run").accuracies.channels == ["awgn", "rayleigh"]  # lengths are chosen by its own
     with pytest.raises(InputError, match="is no setting of an evaluation"):
         kdnas.api.evaluate(smoke_run, **{"distill.epochs": 3})
+
+
+def test_a_look_at_other_channels_leaves_the_run_as_it_is(smoke_run: Path, tmp_path: Path) -> None:
+    def content() -> dict[str, str]:
+        return {str(file): sha256_file(file) for file in sorted(smoke_run.rglob("*")) if file.is_file()}
+
+    before, aside = content(), tmp_path / "aside"
+    asked = ["--set", "evaluate.channels=['multipath']", "--set", "evaluate.snrs_db=[30.0]", "--json"]
+    done = runner.invoke(app, ["evaluate", str(smoke_run), "--out", str(aside), *asked])
+    assert done.exit_code == 0, done.output
+    results = validate_results(json.loads((aside / "results.json").read_text()))
+    assert {row["channel"] for row in results["curves"]} == {"multipath", None}
+    assert json.loads(done.stdout)["document"] == results
+    assert aside / "figures" / "accuracy-snr.png" in kdnas.api.plot(aside)
+    assert content() == before
+    with pytest.raises(InputError, match="leave out --out or --baselines"):
+        kdnas.api.evaluate(smoke_run, out=aside, baselines=True)
+    with pytest.raises(InputError, match="is a run itself"):
+        kdnas.api.evaluate(smoke_run, out=smoke_run)
+    with pytest.raises(InputError, match="is a file"):
+        kdnas.api.evaluate(smoke_run, out=aside / "results.json")
 
 
 def test_an_unknown_channel_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ small and large networks are among them; what cheap measures say of each derived
 architecture after both stages of training, through the link, on the architecture split with all its labels (which no
 search sees). Test data are not read.
 
-tuning: for each device class and seed a search and both stages with the study's weights, and with the settings' own;
-the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length, by --test on the test images of
-another data set with the same classes and images (fashion-mnist has five times as many as its part, fashion-mini).
+tuning: for each device class and seed a study, and both stages on the architecture that it leads to and on the one that
+the settings' own weights find; the same teacher, budgets, steps and seed; test accuracy at 10 dB AWGN and full length,
+by --test on the test images of another data set with the same classes and images (fashion-mnist has five times as many
+as its part, fashion-mini).
 
 workers: the same trials with 1, 2, ... workers on this machine, nothing pruned, from a warmed-up supernet; then once
 more with the most, one of which is killed. For a machine that does nothing else.
 
-What is finished is kept in --work and not done again: several processes, each with a part of --devices, --seeds and
---systems, may fill one --work, and a last call collects.
+What is finished is kept in --work and not done again: several processes, each with a part of --devices and --seeds, may
+fill one --work, and a last call collects.
 """
 
 import argparse
@@ -50,6 +51,7 @@ from kdnas.run.directory import RunDirectory
 from kdnas.run.files import hash_of, read_json, write_json
 from kdnas.run.seeds import generator
 from kdnas.run.tensors import torch_device
+from kdnas.space import Architecture
 from kdnas.tune.objective import Objective
 from kdnas.tune.space import search_space, with_parameters
 from kdnas.tune.storage import open_storage
@@ -176,38 +178,59 @@ def proxy_table(given: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def judged_run(given: argparse.Namespace, device: str, seed: int, system: str) -> dict[str, Any]:
-    """One search and both stages, with or without a study before; test accuracy and costs."""
+def judged(context: Context, choices: dict[str, Any], system: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Test accuracy and costs of an architecture after both stages; its link is kept in the run directory."""
+    place = context.path if system == "study" else context.path / system
+    if not (place / "link.json").exists():
+        costs = context.tables.exact(choices)
+        architecture = Architecture(context.settings.space, context.space_options, choices, costs, {})
+        network = stages.fresh(context, choices)
+        stages.save(context, place, architecture, stages.both_stages(context, network, context.settings.loss, system))
+    s, radio = context.settings, context.device.link
+    tested = load_dataset(given.test) if given.test else context.dataset
+    row = evaluate_link(
+        load_link(place).to(torch_device(s.accelerator)), tested.test_images, tested.test_labels, system=system,
+        channels=["awgn"], snrs_db=[10.0], lengths=[radio.symbols], draws=s.evaluate.draws,
+        batch_size=s.evaluate.batch_size, seed=s.seed,
+    )[0]  # fmt: skip
+    costs = context.transmitter_costs(context.tables.steps(choices))
+    return {
+        "device": context.device.name, "seed": s.seed, "system": system, "accuracy": row["accuracy"],
+        "ci95": row["ci95"], **costs,
+        "binding_use": max(costs[name] / limit for name, limit in context.device.budgets.items()),
+    }  # fmt: skip
+
+
+def pair(given: argparse.Namespace, device: str, seed: int) -> list[dict[str, Any]]:
+    """A study and its full searches, and what the study chose against what the settings' own weights found.
+
+    These weights' search is one of the study's: it begins from the same supernet and sees the same batches as a run
+    without a study would.
+    """
+    place = given.work / f"tuning-study-{device}-s{seed}-{hash_of(given.preset, *given.set)}"
+    begun = (place / "run.json").exists()
     settings = {
         **parse_assignments(given.set), "preset": given.preset, "device": device, "seed": seed,
         "threads": given.threads,
     }  # fmt: skip
-    place = given.work / f"tuning-{system}-{device}-s{seed}-{hash_of(given.preset, *given.set)}"
-
-    def go(verb: Callable[..., Path]) -> None:
-        begun = (place / "run.json").exists()
+    for verb in (api.tune, api.distill):
         verb(**({"resume": place} if begun else {"out": place, **settings}), say=print)
-
-    if system == "study":
-        go(api.tune)
-    go(api.distill)
-    context = Context(make_settings(RunDirectory.open(place).settings), RunDirectory.open(place), progress=False)
-    link, radio = load_link(place).to(torch_device(context.settings.accelerator)), context.device.link
-    tested = load_dataset(given.test) if given.test else context.dataset
-    row = evaluate_link(
-        link, tested.test_images, tested.test_labels, system=system, channels=["awgn"],
-        snrs_db=[10.0], lengths=[radio.symbols], draws=context.settings.evaluate.draws,
-        batch_size=context.settings.evaluate.batch_size, seed=seed,
-    )[0]  # fmt: skip
-    steps = context.tables.steps(stages.architecture_of(context).choices)
-    costs, tuned = context.transmitter_costs(steps), context.directory.report("tune")
-    return {
-        "device": context.device.name, "seed": seed, "system": system, "accuracy": row["accuracy"],
-        "ci95": row["ci95"], **costs,
-        "binding_use": max(costs[name] / limit for name, limit in context.device.budgets.items()),
-        "parameters": tuned["best"]["parameters"] if tuned else None,
-        "feasible": tuned["feasible"] if tuned else None, "savings": tuned["savings"] if tuned else None,
+        begun = True
+    directory = RunDirectory.open(place)
+    context = Context(make_settings(directory.settings), directory, progress=False)
+    tuned, searched = directory.report("tune"), directory.report("search")
+    assert tuned is not None and searched is not None
+    study = {
+        **judged(context, searched["choices"], "study", given), "parameters": tuned["best"]["parameters"],
+        "feasible": tuned["feasible"], "savings": tuned["savings"],
     }  # fmt: skip
+    own = searched["finalists"][-1]
+    assert own["weights"] == "settings"
+    if own["choices"] == searched["choices"]:  # trained alike, it is the same link
+        default = {**study, "system": "default"}
+    else:
+        default = judged(context, own["choices"], "default", given)
+    return [{**default, "parameters": None, "feasible": None, "savings": None}, study]
 
 
 def tuning_table(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -215,13 +238,11 @@ def tuning_table(given: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for device in given.devices:
         for seed in given.seeds:
-            for system in given.systems:
-                what = hash_of(given.preset, *given.set, *([given.test] if given.test else []))
-                path = given.work / f"tuning-{system}-{device}-s{seed}-{what}.json"
-                rows.append(
-                    kept(path, lambda d=device, s=seed, y=system: judged_run(given, d, s, y))  # type: ignore[misc]
-                )
-                print(json.dumps(rows[-1]), flush=True)
+            what = hash_of(given.preset, *given.set, *([given.test] if given.test else []))
+            path = given.work / f"tuning-{device}-s{seed}-{what}.json"
+            found = kept(path, lambda d=device, s=seed: pair(given, d, s))  # type: ignore[misc]
+            rows += found
+            print(device, seed, *(f"{row['system']} {row['accuracy']:.4f}" for row in found), flush=True)
     return rows
 
 
@@ -308,7 +329,6 @@ TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[dict[str, Any]]
 }
 # Options that act on one table alone.
 OWN_OPTIONS = {"proxy": ("architectures", "spread"), "tuning": ("test",), "workers": ("workers", "trials")}
-SYSTEMS = ("default", "study")
 
 
 def main() -> None:
@@ -319,7 +339,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--architectures", type=int, default=10, help="proxy: how many")
     parser.add_argument("--spread", type=float, default=3.0, help="proxy: budgets are drawn from 1/this to this times")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="tuning: make only these")
     parser.add_argument("--test", metavar="DATASET", help="tuning: judge by its test images (default: the run's own)")
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4], help="workers: how many, the fewest first")
     parser.add_argument("--trials", type=int, default=12, help="workers: trials of the study")

@@ -11,11 +11,9 @@ from nni.mutable import label_scope
 from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 
-from kdnas.errors import InputError
 from kdnas.ops import ConvBN, Step, Unit, conv_step, linear_step, pool_step
 from kdnas.ops.cells import EDGES, OPERATIONS, Cell, CellOperation, ZeroOperation, operation_steps
-from kdnas.space.base import SearchSpace, relax_with
-from kdnas.space.mixture import Mixture
+from kdnas.space.cells import CellStack
 
 
 class CellEncoder(nn.Module):
@@ -64,7 +62,7 @@ def _always(steps: list[Step], choices: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
-class CellSpace(SearchSpace):
+class CellSpace(CellStack):
     """A stem, a stack of cells, a linear head; searched is the operation on each edge of both kinds of cell.
 
     All normal cells share their choices (``normal/edge_0_2`` ...), and so do all reduction cells.
@@ -82,6 +80,8 @@ class CellSpace(SearchSpace):
     """
 
     name: ClassVar[str] = "cell"
+    edge_names: ClassVar[list[str]] = EDGES
+    encoder: ClassVar[type[nn.Module]] = CellEncoder
 
     def __init__(
         self,
@@ -91,22 +91,11 @@ class CellSpace(SearchSpace):
         channels: int = 8,
         cells: int = 5,
     ) -> None:
-        super().__init__()
-        if in_channels not in (1, 3) or not 28 <= image_size <= 224 or min(feature_dim, channels, cells - 2) < 1:
-            raise InputError(
-                "space 'cell' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, "
-                "channels >= 1, cells >= 3"
-            )
-        self.options = {
-            "in_channels": in_channels, "image_size": image_size, "feature_dim": feature_dim,
-            "channels": channels, "cells": cells,
-        }  # fmt: skip
+        super().__init__(in_channels, image_size, feature_dim, channels, cells)
         # The last cell sees image_size / 2^halvings, about 3.5 to 7 pixels; two are in the reductions.
         halvings = (image_size * 2 // 7).bit_length() - 1
         stride = 2 ** (halvings - 2)
         self.stem_shape = (channels, stride + 1, stride)
-        self.reductions = (cells // 3, 2 * cells // 3)
-        self.channels = [channels * 2 ** sum(index >= r for r in self.reductions) for index in range(cells)]
 
         self.stem = ConvBN(in_channels, *self.stem_shape)
         self.cells = nn.ModuleList()
@@ -114,7 +103,7 @@ class CellSpace(SearchSpace):
         for index, width in enumerate(self.channels):
             reduces = index in self.reductions
             edges = nn.ModuleDict()
-            with label_scope(self._kind(index)):
+            with label_scope(self.kind(index)):
                 for edge in EDGES:
                     stride = 2 if reduces and edge[0] in "01" else 1
                     candidates = {kind: CellOperation(kind, width, stride) for kind in OPERATIONS[1:]}
@@ -122,51 +111,6 @@ class CellSpace(SearchSpace):
             self.cells.append(Cell(before, inputs, width, reduces, index - 1 in self.reductions, edges))
             before, inputs = inputs, 3 * width
         self.head = nn.Linear(inputs, feature_dim)
-
-    def _kind(self, index: int) -> str:
-        return "reduction" if index in self.reductions else "normal"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] to (B, feature_dim)."""
-        before = x = self.stem(images * 4 - 2)
-        for cell in self.cells:
-            before, x = x, cell(before, x)
-        return self.head(x.mean((2, 3)))
-
-    def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
-        """How NNI strategies relax this space."""
-        return [relax_with(LayerChoice, Mixture)]
-
-    def network(self, choices: Mapping[str, Any]) -> nn.Module:
-        """The ``CellEncoder`` of ``choices``."""
-        kinds: dict[str, dict[str, str]] = {"normal": {}, "reduction": {}}
-        for scope, edges in kinds.items():
-            for edge in EDGES:
-                if choices[f"{scope}/edge_{edge}"] != "none":
-                    edges[edge] = choices[f"{scope}/edge_{edge}"]
-        config = {
-            "in_channels": self.options["in_channels"],
-            "stem": self.stem_shape,
-            "channels": self.channels,
-            **kinds,
-            "feature_dim": self.options["feature_dim"],
-        }
-        network = CellEncoder(**config)
-        network.config = config  # type: ignore[assignment]
-        return network
-
-    def inherit(self, choices: Mapping[str, Any], supernet: SearchSpace) -> nn.Module:
-        """The network of ``choices`` with its weights inside ``supernet``, copied."""
-        # Picked by name: freezing copies all operations of the supernet once for each level of nesting.
-        network, found, weights = self.network(choices), supernet.state_dict(), {}
-        for name in network.state_dict():
-            parts = name.split(".")
-            if "edges" in parts:
-                _, index, _, edge = parts[:4]
-                parts[4:4] = ["operations", choices[f"{self._kind(int(index))}/edge_{edge}"]]
-            weights[name] = found[".".join(parts)]
-        network.load_state_dict(weights)
-        return network
 
     def units(self) -> list[Unit]:
         """Stem, the inputs of each cell, each edge, and head; an edge depends on its own choice alone.
@@ -198,7 +142,7 @@ class CellSpace(SearchSpace):
             out = -(-size // 2) if reduces else size
             held = 2 * state + 3 * width * out**2 + (previous if index + 1 < len(self.channels) else 0)
             for edge in EDGES:
-                label = f"{self._kind(index)}/edge_{edge}"
+                label = f"{self.kind(index)}/edge_{edge}"
                 strided = reduces and edge[0] in "01"
                 side, stride = (size, 2 if strided else 1) if edge[0] in "01" else (out, 1)
 

@@ -23,8 +23,8 @@ from kdnas.ops import ConvBN, Step, Unit, conv_step, linear_step, pool_step
 from kdnas.ops.cells import ZeroOperation
 from kdnas.ops.darts import EDGES, OPERATIONS, DartsCell, DartsOperation, operation_steps, reduce_step
 from kdnas.ops.nas_bench_201 import inplace_step
-from kdnas.space.base import Choices, SearchSpace, relax_with
-from kdnas.space.mixture import Mixture
+from kdnas.space.base import Choices
+from kdnas.space.cells import CellStack
 
 NODES = (2, 3, 4, 5)
 SCOPES = {"normal": "normal", "reduce": "reduction"}
@@ -208,7 +208,7 @@ def _always(steps: list[Step], choices: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
-class DartsSpace(SearchSpace):
+class DartsSpace(CellStack):
     """A stem, a stack of cells, a linear head; searched is the operation on each edge of both kinds of cell.
 
     All normal cells share their choices (``normal/edge_0_2`` ...), and so do all reduction cells.
@@ -227,6 +227,8 @@ class DartsSpace(SearchSpace):
     """
 
     name: ClassVar[str] = "darts"
+    edge_names: ClassVar[list[str]] = EDGES
+    encoder: ClassVar[type[nn.Module]] = DartsEncoder
 
     def __init__(
         self,
@@ -236,20 +238,9 @@ class DartsSpace(SearchSpace):
         channels: int = 8,
         cells: int = 3,
     ) -> None:
-        super().__init__()
-        if in_channels not in (1, 3) or not 28 <= image_size <= 224 or min(feature_dim, channels, cells - 2) < 1:
-            raise InputError(
-                "space 'darts' takes in_channels 1 or 3, image_size 28 to 224, feature_dim >= 1, "
-                "channels >= 1, cells >= 3"
-            )
-        self.options = {
-            "in_channels": in_channels, "image_size": image_size, "feature_dim": feature_dim,
-            "channels": channels, "cells": cells,
-        }  # fmt: skip
+        super().__init__(in_channels, image_size, feature_dim, channels, cells)
         stride = 1 if image_size <= 64 else 2 if image_size <= 128 else 4
         self.stem_shape = (3 * channels, max(3, stride + 1), stride)
-        self.reductions = (cells // 3, 2 * cells // 3)
-        self.channels = [channels * 2 ** sum(index >= r for r in self.reductions) for index in range(cells)]
 
         def candidates(reduces: bool, width: int) -> nn.ModuleDict:
             edges = nn.ModuleDict()
@@ -263,51 +254,6 @@ class DartsSpace(SearchSpace):
         self.stem = ConvBN(in_channels, *self.stem_shape, relu=False)
         self.cells = stack(self.stem_shape[0], self.channels, candidates)
         self.head = nn.Linear(4 * self.channels[-1], feature_dim)
-
-    def _kind(self, index: int) -> str:
-        return "reduction" if index in self.reductions else "normal"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] to (B, feature_dim)."""
-        before = x = self.stem(images * 4 - 2)
-        for cell in self.cells:
-            before, x = x, cell(before, x)
-        return self.head(x.mean((2, 3)))
-
-    def extra_oneshot_hooks(self, strategy: Any) -> list[Any]:
-        """How NNI strategies relax this space."""
-        return [relax_with(LayerChoice, Mixture)]
-
-    def network(self, choices: Mapping[str, Any]) -> nn.Module:
-        """The ``DartsEncoder`` of ``choices``."""
-        kinds: dict[str, dict[str, str]] = {"normal": {}, "reduction": {}}
-        for scope, edges in kinds.items():
-            for edge in EDGES:
-                if choices[f"{scope}/edge_{edge}"] != "none":
-                    edges[edge] = choices[f"{scope}/edge_{edge}"]
-        config = {
-            "in_channels": self.options["in_channels"],
-            "stem": self.stem_shape,
-            "channels": self.channels,
-            **kinds,
-            "feature_dim": self.options["feature_dim"],
-        }
-        network = DartsEncoder(**config)
-        network.config = config  # type: ignore[assignment]
-        return network
-
-    def inherit(self, choices: Mapping[str, Any], supernet: SearchSpace) -> nn.Module:
-        """The network of ``choices`` with its weights inside ``supernet``, copied."""
-        # Picked by name: freezing copies all operations of the supernet once for each level of nesting.
-        network, found, weights = self.network(choices), supernet.state_dict(), {}
-        for name in network.state_dict():
-            parts = name.split(".")
-            if "edges" in parts:  # cells.INDEX.edges.EDGE.…
-                _, index, _, edge = parts[:4]
-                parts[4:4] = ["operations", choices[f"{self._kind(int(index))}/edge_{edge}"]]
-            weights[name] = found[".".join(parts)]
-        network.load_state_dict(weights)
-        return network
 
     def parse(self, text: str) -> Choices:
         """The choices of a ``Genotype`` in its published text."""
@@ -347,7 +293,7 @@ class DartsSpace(SearchSpace):
             out = -(-size // 2) if reduces else size
             held = 2 * state + 4 * width * out**2 + (previous if index + 1 < len(self.channels) else 0)
             for edge in EDGES:
-                label = f"{self._kind(index)}/edge_{edge}"
+                label = f"{self.kind(index)}/edge_{edge}"
                 side, stride = (size, 2 if reduces else 1) if edge[0] in "01" else (out, 1)
 
                 def steps(

@@ -4,12 +4,14 @@
     python scripts/publish_codec.py snrs --dataset fashion-mini --seeds 0 1 2 3 4
     python scripts/publish_codec.py constellation --dataset fashion-mini --seeds 0 1 2
     python scripts/publish_codec.py mismatch --dataset fashion-mini --seeds 0 1 2
+    python scripts/publish_codec.py channels --dataset fashion-mini --seeds 0 1 2
     python scripts/publish_codec.py adaptation --dataset fashion-mini --seeds 0 1 2
 
 All links train the same architecture, a published one, from the same first stage (made once for a data set and seed),
 with the same images, batches and steps, and are judged on test data once, at the end. ``one-model`` is made for all
 SNRs and lengths; a ``dedicated`` one for one length, or at one SNR. ``adaptation`` lets the one model choose its length
-at each SNR, for a wanted accuracy, by its table of the architecture split.
+at each SNR, for a wanted accuracy, by its table of the architecture split. ``channels`` tests models that were trained
+on all channels of the device class, or on one, on these and on others.
 
 What is finished is kept in --work and not done again, whatever has changed since in the code: begin another --work
 then. Several processes may share one --work, each with data sets, seeds and --models of its own; a last call with all
@@ -26,16 +28,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from publish_distill import Case, kept, network
+from publish_distill import Case, for_images, kept, network
 from publishing import add_run_options, command, publish
 from torch import Tensor, nn
 
 from kdnas.codec.adaptation import AccuracyTable
 from kdnas.config import make_settings
+from kdnas.device import load_device
 from kdnas.evaluate import evaluate_link
+from kdnas.export import load_link
 from kdnas.link import FULL_SHARE, Link
 from kdnas.loss import KnowledgeLoss
 from kdnas.pipeline.context import Context
+from kdnas.pipeline.stages import save
 from kdnas.run.files import hash_of
 from kdnas.run.tensors import read_tensors, torch_device, write_tensors
 
@@ -43,15 +48,21 @@ OFFSETS_DB = [-3.0, 0.0, 3.0]
 TARGETS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)
 OPTIONS = ("dataset", "labels", "seeds", "snrs", "lengths", "device", "architecture")
 CONSTELLATIONS = ("qpsk", "16qam", "64qam", "256qam")
+UNSEEN = ("rician", "multipath")
+"""Channels that no model of the table ``channels`` is trained on."""
+
+
+TABLES = ("lengths", "snrs", "constellation", "mismatch", "channels", "adaptation")
 
 
 class Model(NamedTuple):
-    """A link to train: what it changes in the settings, and for which SNR or length alone it is made."""
+    """A link to train: what it changes in the settings, and for which SNR, length or channel alone it is made."""
 
     name: str
     changes: Mapping[str, Any] = MappingProxyType({})
     snr_db: float | None = None
     symbols: int | None = None
+    channel: str | None = None
 
 
 ONE = Model("one-model")
@@ -65,6 +76,8 @@ def models(given: argparse.Namespace) -> list[Model]:
         made = [ONE, *(Model(f"snr-{snr:g}", snr_db=snr) for snr in given.snrs)]
     elif given.table == "constellation":
         made = [ONE, *(Model(name, {"codec.constellation": name}) for name in CONSTELLATIONS)]
+    elif given.table == "channels":
+        made = [ONE, *(Model(f"{name}-alone", channel=name) for name in load_device(given.device).link.channels)]
     elif given.table == "mismatch":
         made = [ONE, Model("told-wrong", {"distill.snr_error_db": 3.0})]
     else:
@@ -101,19 +114,27 @@ def parts(context: Context, given: argparse.Namespace) -> nn.ModuleDict:
 
 
 def trained(context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace) -> Link:
-    """The second stage of ``model``, from the end of stage 1."""
+    """The second stage of ``model``, from the end of stage 1; made once for all tables."""
+    place = context.path / "links" / f"{model.name}-{hash_of(dict(model.changes), given.architecture)}"
+    if not (place / "link.json").exists():
+        save(context, place, for_images(context, given.architecture), link_of(context, stage1, model, given))
+    return load_link(place).to(torch_device(context.settings.accelerator))
+
+
+def link_of(context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace) -> Link:
+    """``trained``, anew."""
     whole = parts(context, given)
     whole.load_state_dict(stage1)
     own = copy.copy(context)  # the same data, teacher and store
     own.settings = make_settings(context.settings.model_dump(mode="json"), model.changes)
     knowledge = whole["loss"]
     assert isinstance(knowledge, KnowledgeLoss)
-    link = own.distiller().through_link(
-        whole["encoder"], whole["classifier"], knowledge, own.codec(model.symbols), channels=own.device.link.channels,
+    return own.distiller().through_link(
+        whole["encoder"], whole["classifier"], knowledge, own.codec(model.symbols),
+        channels=own.device.link.channels if model.channel is None else [model.channel],
         snr_db=own.training_snr_db if model.snr_db is None else (model.snr_db, model.snr_db),
         full_share=1.0 if model.symbols else FULL_SHARE, name=f"stage2-{given.architecture}-{model.name}",
     )  # fmt: skip
-    return link.to(torch_device(own.settings.accelerator))
 
 
 def points(context: Context, stage1: dict[str, Tensor], model: Model, given: argparse.Namespace) -> dict[str, Any]:
@@ -127,6 +148,8 @@ def points(context: Context, stage1: dict[str, Tensor], model: Model, given: arg
         "lengths": given.lengths if model.symbols is None else [model.symbols],
         "snr_offsets_db": OFFSETS_DB if given.table == "mismatch" else [0.0],
     }
+    if given.table == "channels":
+        grid["channels"] = [*context.device.link.channels, *UNSEEN]
 
     def make() -> dict[str, Any]:
         settings, data, ids = context.settings, context.dataset, context.splits.architecture_labelled
@@ -149,6 +172,8 @@ def row_of(table: str, model: Model, point: dict[str, Any]) -> dict[str, Any]:
     same = {key: point[key] for key in ("channel", "symbols", "snr_db", "accuracy", "ci95")}
     if table == "constellation":
         return {"constellation": "none" if model is ONE else model.name, **same}
+    if table == "channels":
+        return {"trained_on": model.channel or "all", **same}
     if table == "mismatch":
         return {"system": model.name, "snr_offset_db": point.get("snr_offset_db", 0.0), **same}
     return {"system": "one-model" if model is ONE else "dedicated", **same}
@@ -208,7 +233,7 @@ def rows(given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["lengths", "snrs", "constellation", "mismatch", "adaptation"])
+    parser.add_argument("table", choices=TABLES)
     parser.add_argument("--dataset", nargs="+", default=["fashion-mini"], help="data sets, or folder:PATH")
     parser.add_argument("--labels", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])

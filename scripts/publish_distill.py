@@ -126,13 +126,20 @@ class _Student:
         return self.classifier(features)
 
 
-def network(context: Context, name: str, seed: int) -> nn.Module:
-    """The published architecture ``name``, for the images at hand, its first weights drawn from ``seed``."""
+def for_images(context: Context, name: str) -> Architecture:
+    """The published architecture ``name``, for the images at hand."""
     found = Architecture.load(resolve(name) / "architecture.json")
     channels, size, _ = context.dataset.image_shape
     space = make_space(found.space, **{**found.options, "in_channels": channels, "image_size": size})
+    return Architecture(found.space, space.options, space.check(found.choices))
+
+
+def network(context: Context, name: str, seed: int) -> nn.Module:
+    """``for_images``, its first weights drawn from ``seed``."""
+    architecture = for_images(context, name)
+    space = architecture.make_space()  # made before: it draws weights too
     with seeded(seed, "encoder"):
-        return space.network(space.check(found.choices))
+        return space.network(architecture.choices)
 
 
 def trained(context: Context, changes: dict[str, Any], given: argparse.Namespace, seed: int, name: str) -> Any:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from publish_distill import for_images
 from publishing import add_run_options, command, publish
 
 from kdnas.config import BASELINES, make_settings, parse_assignments, parse_value
@@ -32,8 +33,6 @@ from kdnas.pipeline.stages import both_stages
 from kdnas.run.directory import RunDirectory
 from kdnas.run.files import hash_of, read_json, write_json
 from kdnas.run.tensors import torch_device
-from kdnas.space import Architecture, make_space
-from kdnas.zoo import resolve
 
 OURS = "kdnas"
 SYSTEMS = (OURS, *BASELINES)
@@ -57,14 +56,7 @@ class Case:
             else RunDirectory.create(place, settings.model_dump(mode="json"), {})
         )
         self.context = Context(settings, run, progress=False)
-        self.systems = Baselines(self.context, self.architecture(given.architecture), place / "systems")
-
-    def architecture(self, name: str) -> Architecture:
-        """The published one, for the images at hand."""
-        found = Architecture.load(resolve(name) / "architecture.json")
-        channels, size, _ = self.context.dataset.image_shape
-        space = make_space(found.space, **{**found.options, "in_channels": channels, "image_size": size})
-        return Architecture(found.space, space.options, space.check(found.choices))
+        self.systems = Baselines(self.context, for_images(self.context, given.architecture), place / "systems")
 
     def make(self, name: str) -> None:
         """Train and measure a system, where it is not finished."""

@@ -461,25 +461,36 @@ def one_model(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
-def constellation(document: dict) -> str:
-    """What sending only the points of a constellation costs."""
+def _against(document: dict, key: str, base: str, about: str) -> str:
+    """Differences by SNR of what has each value of ``key`` to what has ``base``."""
     lines = []
     snrs = sorted({row["snr_db"] for row in document["rows"]})
     for (name, channel), own in groups(document["rows"], "dataset", "channel").items():
-        for kind in dict.fromkeys(row["constellation"] for row in own):
-            if kind != "none":
-                cells = _differences(own, "constellation", kind, "none")
+        for kind in dict.fromkeys(row[key] for row in own):
+            if kind != base:
+                cells = _differences(own, key, kind, base)
                 by_snr = {
                     snr: [v for point, values in cells.items() if point[2] == snr for v in values] for snr in snrs
                 }
                 numbers = [f"{100 * statistics.mean(by_snr[snr]):+.1f}" for snr in snrs]
                 lines.append([data_set(name), channel, kind, *numbers])
-    about = (
-        "What it costs to send nothing but the points of a constellation: difference in points to any complex number, "
-        f"mean over lengths; {seeds(document['rows'])}."
-    )
-    heads = ["data set", "channel", "constellation", *(f"{snr:g} dB" for snr in snrs)]
+    about = f"{about}, mean over lengths; {seeds(document['rows'])}."
+    heads = ["data set", "channel", key.replace("_", " "), *(f"{snr:g} dB" for snr in snrs)]
     return table(document, about, heads, lines)
+
+
+def constellation(document: dict) -> str:
+    """What sending only the points of a constellation costs."""
+    about = (
+        "What it costs to send nothing but the points of a constellation: difference in points to any complex number"
+    )
+    return _against(document, "constellation", "none", about)
+
+
+def trained_on(document: dict) -> str:
+    """What training on one channel costs on others."""
+    about = "What it costs to be trained on one channel alone: difference in points to training on AWGN and Rayleigh"
+    return _against(document, "trained_on", "all", about)
 
 
 def adaptation(document: dict) -> str:
@@ -643,6 +654,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "adaptation.json": adaptation,
     "mismatch.json": told_wrong,
     "constellation.json": constellation,
+    "channels.json": trained_on,
     "tailor.json": tailored,
     "link_speed.json": link_speed,
     "int8.json": int8,

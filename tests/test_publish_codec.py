@@ -49,6 +49,15 @@ def test_rows_say_what_they_are_of(script):
         given(table="constellation"))] == ["none", "qpsk", "16qam", "64qam", "256qam"]  # fmt: skip
 
 
+def test_models_of_one_channel_are_named_after_it(script):
+    models = script.models(given(table="channels", device="mcu"))
+    assert [(m.name, m.channel) for m in models] == [
+        ("one-model", None), ("awgn-alone", "awgn"), ("rayleigh-alone", "rayleigh")
+    ]  # fmt: skip
+    point = {"channel": "multipath", "symbols": 4, "snr_db": 0.0, "accuracy": 0.5, "ci95": 0.1}
+    assert [script.row_of("channels", m, point)["trained_on"] for m in models] == ["all", "awgn", "rayleigh"]
+
+
 def test_adaptive_rows_are_means_of_what_the_table_chooses(script):
     # Held images promise 0.5 (4 symbols) and 0.9 (64) at 10 dB, half of it at 0 dB; test data give 0.1 less.
     held = [

@@ -31,6 +31,19 @@ class ConstellationRow(Row):
     ci95: NotNegative | None
 
 
+class TrainedOnRow(Row):
+    """One point of a model trained on all channels of its device (``trained_on`` is ``all``) or on one; one seed."""
+
+    dataset: Name
+    channel: Name
+    trained_on: Name
+    symbols: Positive
+    snr_db: float
+    seed: int
+    accuracy: Fraction
+    ci95: NotNegative | None
+
+
 class ToldWrongRow(Row):
     """One point of a model where both ends are told an SNR that is ``snr_offset_db`` too high; one seed."""
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from kdnas.config import BASELINES
 from kdnas.errors import InputError
-from kdnas.evaluate.codec_rows import AdaptationRow, ConstellationRow, OneModelRow, ToldWrongRow
+from kdnas.evaluate.codec_rows import AdaptationRow, ConstellationRow, OneModelRow, ToldWrongRow, TrainedOnRow
 from kdnas.evaluate.cost_rows import LatencyRow, SramRow
 from kdnas.evaluate.distill_rows import (
     AllLabelsRow,
@@ -303,6 +303,7 @@ _TABLES: dict[str, tuple[type[Model], tuple[str, ...]]] = {
     "constellation": (ConstellationRow, ("dataset", "channel", "constellation", "symbols", "snr_db", "seed")),
     "adaptation": (AdaptationRow, ("dataset", "channel", "system", "target", "mean_symbols", "seed")),
     "told wrong": (ToldWrongRow, ("dataset", "channel", "system", "symbols", "snr_db", "snr_offset_db", "seed")),
+    "trained on": (TrainedOnRow, ("dataset", "channel", "trained_on", "symbols", "snr_db", "seed")),
     "pareto": (ParetoRow, ("dataset", "device", "seed")),
     "tuning": (TuningRow, ("device", "system", "seed")),
     "proxies": (ProxyRow, ("device", "seed", "architecture", "proxy", "judged")),
@@ -412,8 +413,8 @@ def table_kind(value: Any, source: str = "the table") -> str:
     Returns:
         ``"quick"``, ``"search speed"``, ``"budgets"``, ``"collapse"``, ``"search baselines"``, ``"NAS-Bench-201"``,
         ``"few labels"``, ``"all labels"``, ``"loss ablation"``, ``"store"``, ``"tailor"``, ``"stages"``,
-        ``"one model"``, ``"constellation"``, ``"adaptation"``, ``"told wrong"``, ``"pareto"``, ``"tuning"``,
-        ``"proxies"``, ``"workers"``, ``"link speed"``, ``"int8"`` or ``"envelope"``.
+        ``"one model"``, ``"constellation"``, ``"adaptation"``, ``"told wrong"``, ``"trained on"``, ``"pareto"``,
+        ``"tuning"``, ``"proxies"``, ``"workers"``, ``"link speed"``, ``"int8"`` or ``"envelope"``.
 
     Raises:
         InputError: It is no table, or none of these; the line names the keys that the nearest kind needs also.

@@ -5,7 +5,13 @@ from kdnas.plot.cost import cost_against_budget
 from kdnas.plot.curves import accuracy_against_length, accuracy_against_snr, accuracy_told_wrong
 from kdnas.plot.draw import plot_published, plot_run, plot_table
 from kdnas.plot.published import devices_figure, seed_bands_figure
-from kdnas.plot.published_codec import adaptation_figure, constellation_figure, one_model_figure, told_wrong_figure
+from kdnas.plot.published_codec import (
+    adaptation_figure,
+    constellation_figure,
+    one_model_figure,
+    told_wrong_figure,
+    trained_on_figure,
+)
 from kdnas.plot.published_costs import latency_figure, sram_figure
 from kdnas.plot.published_distill import (
     all_labels_figure,
@@ -65,6 +71,7 @@ __all__ = [
     "store_figure",
     "tailor_figure",
     "told_wrong_figure",
+    "trained_on_figure",
     "trials_figure",
     "tuning_figure",
     "workers_figure",

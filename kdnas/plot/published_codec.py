@@ -1,6 +1,6 @@
 """Figures of the published tables about the codec, each from the rows of its table alone."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,32 @@ def constellation_figure(rows: Sequence[Row]) -> "Figure":
         InputError: Nothing was sent without a constellation, or with none of its seeds.
     """
     rows = [{**row, "system": row["constellation"]} for row in rows]
+    names = {name: text for name, text in _CONSTELLATIONS.items() if any(row["system"] == name for row in rows)}
+    return _against(rows, names, "none", "any complex number", "What a constellation costs")
+
+
+def trained_on_figure(rows: Sequence[Row]) -> "Figure":
+    """What it costs to meet other channels than in training.
+
+    Args:
+        rows: Of ``channels.json``.
+
+    Returns:
+        The figure: differences to the model of all channels, as in ``constellation_figure``; a line for each channel
+        that a model was trained on alone.
+
+    Raises:
+        InputError: No model was trained on all channels, or with none of the seeds.
+    """
+    rows = [{**row, "system": row["trained_on"]} for row in rows]
+    alone = dict.fromkeys(row["system"] for row in rows if row["system"] != "all")
+    names = {name: f"trained on {CHANNEL_NAMES.get(name, name).removesuffix(' channel')} alone" for name in alone}
+    return _against(rows, names, "all", "training on all", "What training on one channel costs on others")
+
+
+def _against(rows: Sequence[Row], names: Mapping[str, str], base: str, base_text: str, title: str) -> "Figure":
+    """Differences of systems to ``base`` against SNR: a column by channel, a row for the shortest and full length."""
     groups, lengths = groups_of(rows, "dataset", "channel"), sorted({row["symbols"] for row in rows})
-    names = [name for name in _CONSTELLATIONS if any(row["system"] == name for row in rows)]
     with style():
         shown = [lengths[0], lengths[-1]] if len(lengths) > 1 else lengths
         figure = new_figure(max(7.4, 1.0 + 4.2 * len(groups)), 1.7 + 2.5 * len(shown))
@@ -90,16 +114,16 @@ def constellation_figure(rows: Sequence[Row]) -> "Figure":
         for group, column in zip(groups.values(), axes.T, strict=True):
             for length, ax in zip(shown, column, strict=True):
                 here = [row for row in group if row["symbols"] == length]
-                for index, name in enumerate(names):
-                    look = {"color": CYCLE[index], "marker": MARKERS[index], "label": _CONSTELLATIONS[name]}
-                    _line(ax, _along_snr(here, partial(paired_points, system=name, base="none")), **look)
+                for index, (name, text) in enumerate(names.items()):
+                    look = {"color": CYCLE[index], "marker": MARKERS[index], "label": text}
+                    _line(ax, _along_snr(here, partial(paired_points, system=name, base=base)), **look)
                 ax.axhline(0, color=GREY, linewidth=1.0)
             column[0].set_title(_panel(rows, group))
             column[-1].set_xlabel("SNR $E_s/N_0$ (dB)")
         for ax, length in zip(axes[:, 0], shown, strict=True):
-            ax.set_ylabel(f"{length} {'symbol' if length == 1 else 'symbols'}: points\nover any complex number")
+            ax.set_ylabel(f"{length} {'symbol' if length == 1 else 'symbols'}: points\nover {base_text}")
         _legend(figure, axes[0][0])
-        heading(figure, "What a constellation costs", _subtitle(rows))
+        heading(figure, title, _subtitle(rows))
     return figure
 
 
@@ -180,6 +204,7 @@ FIGURES: dict[str, Callable[[Sequence[Row]], "Figure"]] = {
     "constellation": constellation_figure,
     "adaptation": adaptation_figure,
     "told wrong": told_wrong_figure,
+    "trained on": trained_on_figure,
 }
 
 

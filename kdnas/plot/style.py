@@ -20,7 +20,12 @@ CYCLE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
 GREY = "#666666"
 SYSTEM_COLOURS = {"kdnas": BLUE, "no-kd": ORANGE, "teacher": BLACK}
 SYSTEM_NAMES = {"kdnas": "kdnas", "no-kd": "no KD", "teacher": "teacher"}
-CHANNEL_NAMES = {"awgn": "AWGN channel", "rayleigh": "Rayleigh fading channel"}
+CHANNEL_NAMES = {
+    "awgn": "AWGN channel",
+    "rayleigh": "Rayleigh fading channel",
+    "rician": "Rician fading channel",
+    "multipath": "Multipath channel (OFDM)",
+}
 MARKERS = "osD^vPX"
 
 _STYLE: Any = {

@@ -1,17 +1,23 @@
 import json
 
 import pytest
-from codec_samples import LENGTHS, ROWS, SNRS, adaptation, constellation, one_model, told_wrong
+from codec_samples import LENGTHS, ROWS, SNRS, adaptation, constellation, one_model, told_wrong, trained_on
 from drawn import boxes_of, line, texts
 
 from kdnas import api
 from kdnas.errors import InputError
 from kdnas.evaluate.results import validate_table
-from kdnas.plot import adaptation_figure, constellation_figure, one_model_figure, told_wrong_figure
+from kdnas.plot import (
+    adaptation_figure,
+    constellation_figure,
+    one_model_figure,
+    told_wrong_figure,
+    trained_on_figure,
+)
 
 FIGURES = {
     "adaptation": adaptation_figure, "one model": one_model_figure, "constellation": constellation_figure,
-    "told wrong": told_wrong_figure,
+    "told wrong": told_wrong_figure, "trained on": trained_on_figure,
 }  # fmt: skip
 
 
@@ -82,6 +88,15 @@ def test_constellations_are_compared_with_none_at_the_ends_of_the_lengths():
             assert list(line(ax, name).get_ydata()) == pytest.approx([-1.2 * cost] * len(SNRS))
     with pytest.raises(InputError, match="qpsk and none have no seed in common"):
         constellation_figure([row for row in constellation() if row["constellation"] != "none"])
+
+
+def test_training_on_one_channel_is_compared_with_training_on_all():
+    figure = trained_on_figure(trained_on())
+    assert len(figure.axes) == 8
+    for ax, channel in zip(figure.axes, ["awgn", "rayleigh"] * 4, strict=True):
+        for name, text, cost in (("awgn", "AWGN", 4.0), ("rayleigh", "Rayleigh fading", 1.0)):
+            lost = 0.0 if name == channel else -1.2 * cost
+            assert list(line(ax, f"trained on {text} alone").get_ydata()) == pytest.approx([lost] * len(SNRS))
 
 
 def test_a_wrong_snr_is_compared_with_the_right_one():

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import torch
 from publish_distill import Case, for_images, kept, network
-from publishing import add_run_options, command, publish
+from publishing import add_run_options, command, publish, run_script
 from torch import Tensor, nn
 
 from kdnas.codec.adaptation import AccuracyTable
@@ -255,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

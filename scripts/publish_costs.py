@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import publish
+from publishing import publish, run_script
 
 from kdnas.cost import exact_costs
 from kdnas.cost.latency import load_table, network_seconds, save_table
@@ -118,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

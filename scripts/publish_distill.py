@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from publishing import add_run_options, command, publish
+from publishing import add_run_options, command, publish, run_script
 from torch import Tensor, nn
 
 from kdnas.config import make_settings, parse_assignments, parse_value
@@ -323,4 +323,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

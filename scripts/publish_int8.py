@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import add_run_options, command
+from publishing import add_run_options, command, run_script
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.evaluate import accuracy_ci95, evaluate_answers, paired_difference
@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from publish_distill import for_images
-from publishing import add_run_options, command, publish
+from publishing import add_run_options, command, publish, run_script
 
 from kdnas.config import BASELINES, make_settings, parse_assignments, parse_value
 from kdnas.evaluate import accuracy_ci95, evaluate_teacher, paired_difference
@@ -141,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

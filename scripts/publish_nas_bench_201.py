@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import command
+from publishing import command, run_script
 
 from kdnas import config
 from kdnas.config import make_settings, parse_assignments
@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import add_run_options, command
+from publishing import add_run_options, command, run_script
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.errors import InputError
@@ -138,4 +138,4 @@ def random_run(context: Context, choices: dict[str, Any], place: Path, common: d
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

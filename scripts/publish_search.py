@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from publishing import command
+from publishing import command, run_script
 
 from kdnas.config import Settings, make_settings
 from kdnas.cost import CostTables
@@ -293,4 +293,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

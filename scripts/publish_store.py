@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from publishing import add_run_options, command, publish
+from publishing import add_run_options, command, publish, run_script
 
 from kdnas.config import parse_assignments
 from kdnas.errors import InputError
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

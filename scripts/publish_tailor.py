@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from publishing import add_run_options, command
+from publishing import add_run_options, command, run_script
 
 from kdnas.config import parse_assignments
 from kdnas.evaluate.results import validate_table
@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

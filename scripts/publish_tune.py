@@ -37,7 +37,7 @@ from typing import Any
 
 import optuna
 import torch
-from publishing import add_run_options, command
+from publishing import add_run_options, command, run_script
 
 from kdnas.config import make_settings, parse_assignments
 from kdnas.data import load_dataset
@@ -362,4 +362,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,10 +1,12 @@
 """What the scripts that make published tables share: options of every run, and the command that makes a table again."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdnas.errors import InputError
 from kdnas.run.files import read_json, write_json
 
 
@@ -56,6 +58,19 @@ def publish(path: Path, again: str, rows: Sequence[dict[str, Any]], keys: Sequen
         path, {"command": " && ".join([*(c for c in commands if c != again), again]), "rows": [*kept, *rows]}
     )  # fmt: skip
     print(f"wrote {path}: {len(kept) + len(rows)} rows")
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script with the exit codes of ``kdnas``: 2 and a line for what the user can mend, 130 for Ctrl-C."""
+    script = Path(sys.argv[0]).name
+    try:
+        main()
+    except InputError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{script}: stopped; the same command goes on from what is finished", file=sys.stderr)
+        sys.exit(130)
 
 
 def _written(value: Any) -> str:

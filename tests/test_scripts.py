@@ -20,6 +20,7 @@ import torch
 from kdnas.cost import CostTables, costs_of
 from kdnas.device import load_device
 from kdnas.device.files import ALIASES
+from kdnas.errors import InputError
 from kdnas.space import make_space
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,6 +184,24 @@ def test_a_published_command_has_every_option_and_no_place_of_a_machine(monkeypa
         "python scripts/make.py snrs --dataset fashion-mini folder:cifar --snrs -10 2.5 --preset quick --threads 1 "
         "--set data.limit=9"
     )
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (InputError("no such thing"), 2, "make.py: no such thing\n"),
+    (KeyboardInterrupt(), 130, "\nmake.py: stopped; the same command goes on from what is finished\n"),
+])  # fmt: skip
+def test_a_script_ends_as_the_command_line_does(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.setattr(sys, "argv", ["scripts/make.py"])
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("publishing").run_script(main)
+    assert ended.value.code == code and capsys.readouterr().err == line
 
 
 def test_no_architecture_costs_more_than_the_largest_of_its_space(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ class Stage(LightningModule):
     def configure_optimizers(self) -> Any:
         """One group per module with its own rate; a warm-up of 5 % of the steps, then the schedule (cosine to 1 %)."""
         groups = [{"params": list(m.parameters()), "lr": rate} for m, rate in self.rates if rate > 0]
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay, fused=True)
         rising, total = max(1, self.total_steps // 20), self.total_steps
         falls = self.settings.schedule == "cosine"
 

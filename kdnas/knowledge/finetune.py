@@ -225,7 +225,7 @@ class FineTune(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; its rate rises over the first tenth of the steps and falls as a cosine to 0."""
         parameters = self.parameters() if self.rate_decay == 1 else self._groups()
-        optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.02)
+        optimiser = torch.optim.AdamW(parameters, lr=self.learning_rate, weight_decay=0.02, fused=True)
         warm = max(1, self.steps // 10)
 
         def rate(step: int) -> float:

@@ -84,7 +84,7 @@ class SearchTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW under a cosine that ends at 1 % of the rate."""
         s = self.settings
-        optimizer = torch.optim.AdamW(self.parameters(), s.learning_rate, weight_decay=s.weight_decay)
+        optimizer = torch.optim.AdamW(self.parameters(), s.learning_rate, weight_decay=s.weight_decay, fused=True)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.total_steps, s.learning_rate * 0.01)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

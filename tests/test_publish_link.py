@@ -18,7 +18,8 @@ SMALL = [
 
 
 @pytest.fixture
-def script() -> ModuleType:
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     spec = importlib.util.spec_from_file_location("publish_link", ROOT / "scripts/publish_link.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

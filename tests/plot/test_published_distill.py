@@ -273,9 +273,9 @@ def test_stages_shows_bands_and_paired_differences():
 
 def test_stages_of_other_names_and_channels_are_drawn_too():
     rows = [{**row, "system": row["system"].replace("one-stage", "frozen codec")} for row in stages()]
-    rows = [{**row, "channel": "rician", "dataset": name} for row in rows for name in "ab" if row["channel"] == "awgn"]
+    rows = [{**row, "channel": "erasure", "dataset": name} for row in rows for name in "ab" if row["channel"] == "awgn"]
     figure = stages_figure(rows)
-    assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["a, rician", "b, rician"]
+    assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["a, erasure", "b, erasure"]
     own = line(figure.axes[0], "frozen codec")
     colours = [item.get_color() for item in figure.axes[0].lines]
     assert len(set(colours)) == len(colours) == 6

@@ -453,7 +453,7 @@ def evaluate(
 
     Raises:
         InputError: The run has no link yet, a setting is not one of ``evaluate``, there is no such baseline, an extra
-            is not installed, or ``out`` is a run or is given with ``baselines``, which are kept in the run.
+            is not installed, or ``out`` is a file, a run or a link, or comes with ``baselines``, which the run keeps.
     """
     from kdnas.export.halves import need_onnx
     from kdnas.pipeline import stages
@@ -474,10 +474,11 @@ def evaluate(
     if out is not None:
         if named:
             raise InputError("what the link is compared with is kept in the run: leave out --out or --baselines")
-        if (Path(out) / "run.json").exists():
-            raise InputError(f"{out} is a run itself: give --out a directory of its own")
-        if Path(out).is_file():
-            raise InputError(f"{out} is a file: give --out a directory")
+        if any((Path(out) / name).exists() for name in ("run.json", "link.json")):
+            raise InputError(f"{out} is a run or a link itself: give --out a directory of its own")
+        for path in (Path(out), *Path(out).parents):
+            if path.is_file():
+                raise InputError(f"{path} is a file: give --out a directory")
     context = Context(resolved, directory, progress=False)
     context.check_same()
     stages.evaluate(context, say, named, Path(out) if out is not None else None)

@@ -170,10 +170,13 @@ def test_a_look_at_other_channels_leaves_the_run_as_it_is(smoke_run: Path, tmp_p
     assert content() == before
     with pytest.raises(InputError, match="leave out --out or --baselines"):
         kdnas.api.evaluate(smoke_run, out=aside, baselines=True)
-    with pytest.raises(InputError, match="is a run itself"):
-        kdnas.api.evaluate(smoke_run, out=smoke_run)
-    with pytest.raises(InputError, match="is a file"):
-        kdnas.api.evaluate(smoke_run, out=aside / "results.json")
+    for taken in (smoke_run, smoke_run / "baselines" / "no-kd"):
+        with pytest.raises(InputError, match="is a run or a link itself"):
+            kdnas.api.evaluate(smoke_run, out=taken)
+    for file in (aside / "results.json", aside / "results.json" / "below"):
+        with pytest.raises(InputError, match=r"results\.json is a file"):
+            kdnas.api.evaluate(smoke_run, out=file)
+    assert content() == before
 
 
 def test_an_unknown_channel_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ CONSTELLATIONS = ("qpsk", "16qam", "64qam", "256qam")
 UNSEEN = ("rician", "multipath")
 """Channels that no model of the table ``channels`` is trained on."""
 
-
 TABLES = ("lengths", "snrs", "constellation", "mismatch", "channels", "adaptation")
 
 

@@ -27,7 +27,7 @@ from kdnas.ops.nas_bench_201 import (
     operation_steps,
     reduction_steps,
 )
-from kdnas.space.base import Choices, SearchSpace, relax_with
+from kdnas.space.base import Choices, SearchSpace, inherit_edges, relax_with
 from kdnas.space.mixture import Mixture
 
 
@@ -201,15 +201,7 @@ class NasBench201Space(SearchSpace):
 
     def inherit(self, choices: Mapping[str, Any], supernet: SearchSpace) -> nn.Module:
         """The network of ``choices`` with its weights inside ``supernet``, copied."""
-        # Picked by name: freezing copies all operations of the supernet once for each level of nesting.
-        network, found, weights = self.network(choices), supernet.state_dict(), {}
-        for name in network.state_dict():
-            parts = name.split(".")
-            if "edges" in parts:  # blocks.INDEX.edges.EDGE.…
-                parts[4:4] = ["operations", choices[f"edge_{parts[3]}"]]
-            weights[name] = found[".".join(parts)]
-        network.load_state_dict(weights)
-        return network
+        return inherit_edges(self.network(choices), supernet, lambda _, edge: choices[f"edge_{edge}"])
 
     def parse(self, text: str) -> Choices:
         """The choices of a string in the published notation: see ``from_string``."""

@@ -129,6 +129,26 @@ class SearchSpace(ModelSpace):
         return network
 
 
+def inherit_edges(network: nn.Module, supernet: SearchSpace, chosen: Callable[[int, str], str]) -> nn.Module:
+    """``SearchSpace.inherit`` where choices are the operations on edges of a cell (``STACK.INDEX.edges.EDGE.…``).
+
+    Weights are picked by name: freezing copies all operations of the supernet once for each level of nesting.
+
+    Args:
+        network: The network of the choices, whose weights are replaced.
+        supernet: What the weights are copied from.
+        chosen: From the index of a cell in its stack, and an edge, to the operation on it.
+    """
+    found, weights = supernet.state_dict(), {}
+    for name in network.state_dict():
+        parts = name.split(".")
+        if "edges" in parts:
+            parts[4:4] = ["operations", chosen(int(parts[1]), parts[3])]
+        weights[name] = found[".".join(parts)]
+    network.load_state_dict(weights)
+    return network
+
+
 class Relaxed(BaseSuperNetModule):
     """A part of a supernet in which choices are mixed by probabilities that have a gradient.
 

@@ -7,7 +7,7 @@ from nni.nas.nn.pytorch import LayerChoice
 from torch import Tensor, nn
 
 from kdnas.errors import InputError
-from kdnas.space.base import SearchSpace, relax_with
+from kdnas.space.base import SearchSpace, inherit_edges, relax_with
 from kdnas.space.mixture import Mixture
 
 
@@ -88,13 +88,6 @@ class CellStack(SearchSpace):
 
     def inherit(self, choices: Mapping[str, Any], supernet: SearchSpace) -> nn.Module:
         """The network of ``choices`` with its weights inside ``supernet``, copied."""
-        # Picked by name: freezing copies all operations of the supernet once for each level of nesting.
-        network, found, weights = self.network(choices), supernet.state_dict(), {}
-        for name in network.state_dict():
-            parts = name.split(".")
-            if "edges" in parts:  # cells.INDEX.edges.EDGE.…
-                _, index, _, edge = parts[:4]
-                parts[4:4] = ["operations", choices[f"{self.kind(int(index))}/edge_{edge}"]]
-            weights[name] = found[".".join(parts)]
-        network.load_state_dict(weights)
-        return network
+        return inherit_edges(
+            self.network(choices), supernet, lambda index, edge: choices[f"{self.kind(index)}/edge_{edge}"]
+        )

@@ -345,6 +345,27 @@ def envelope(document: dict) -> str:
     return table(document, about, heads, lines)
 
 
+def kept(document: dict) -> str:
+    """What the link keeps of the teacher's accuracy, over AWGN at 10 dB and full length."""
+    lines = []
+    for (name, device), own in groups(document["rows"], "dataset", "device").items():
+        sent = [row for row in own if row["system"] == "kdnas" and (row["channel"], row["snr_db"]) == ("awgn", 10.0)]
+        symbols = max(row["symbols"] for row in sent)
+        at = [row for row in sent if row["symbols"] == symbols]
+        lines.append(
+            [data_set(name), f"`{device}`", str(len(at)), f"{at[0]['transmitter_params']:,}",
+             f"{100 * at[0]['transmitter_params'] / at[0]['teacher_params']:.2f}", str(symbols),
+             spread([row["accuracy"] for row in at]), spread([row["teacher_accuracy"] for row in at]),
+             spread([row["accuracy"] / row["teacher_accuracy"] for row in at])]
+        )  # fmt: skip
+    heads = [
+        "data set", "device class", "seeds", "transmitter's parameters", "% of the teacher's", "symbols",
+        "accuracy (%)", "the teacher's, no channel (%)", "kept (%)",
+    ]  # fmt: skip
+    about = "What is kept of the teacher's test accuracy over AWGN at 10 dB; mean ± std over seeds."
+    return table(document, about, heads, lines)
+
+
 def tailored(document: dict) -> str:
     """Devices served, what was distilled, and energy."""
     lines = []
@@ -649,6 +670,7 @@ SECTIONS: dict[str, Callable[[dict], str]] = {
     "feature_weight.json": feature_weight,
     "link_feature.json": feature_weight,
     "envelope.json": envelope,
+    "kept.json": kept,
     "lengths.json": one_model,
     "snrs.json": one_model,
     "adaptation.json": adaptation,

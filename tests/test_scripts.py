@@ -394,6 +394,28 @@ def test_readme_int8(readme: Readme) -> None:
     ]
 
 
+def test_what_is_kept_of_the_teacher_is_told_at_10_db_and_full_length(readme: Readme) -> None:
+    same = {
+        "dataset": "fashion-mini", "device": "phone", "system": "kdnas", "channel": "awgn", "symbols": 64,
+        "transmitter_params": 200, "teacher_params": 10_000, "teacher_accuracy": 0.8,
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for seed, accuracy in enumerate((0.72, 0.76)):
+        rows += [
+            {**same, "system": "teacher", "channel": None, "snr_db": None, "symbols": None, "seed": seed,
+             "accuracy": 0.8, "transmitter_params": None},
+            {**same, "seed": seed, "snr_db": 10.0, "accuracy": accuracy},
+            {**same, "seed": seed, "snr_db": 10.0, "accuracy": 0.1, "symbols": 8},
+            {**same, "seed": seed, "snr_db": 0.0, "accuracy": 0.1},
+            {**same, "seed": seed, "snr_db": 10.0, "accuracy": 0.1, "channel": "rayleigh"},
+        ]  # fmt: skip
+    readme.publish("kept.json", rows)
+    readme()
+    assert readme.section("kept.json")[2:] == [
+        "| `fashion-mini` | `phone` | 2 | 200 | 2.00 | 64 | 74.0 ± 2.8 | 80.0 ± 0.0 | 92.5 ± 3.5 |"
+    ]
+
+
 def test_the_envelope_is_told_at_the_symbols_that_ours_sends(readme: Readme) -> None:
     shared = {"dataset": "fashion-mini", "device": "wearable", "teacher_params": 9, "teacher_accuracy": 0.9}
     sent = {**shared, "channel": "awgn", "snr_db": 0.0, "symbols": 64, "transmitter_params": 46_000}

@@ -275,7 +275,8 @@ def _legend(figure: "Figure", ax: "Axes", columns: int = 4) -> None:
 
 def _subtitle(rows: Sequence[Row]) -> str:
     dataset = only(rows, "dataset")
-    return (f"{dataset}, " if dataset else "") + f"{seeds_text(rows)}, paired; bands ± 2 SE"
+    bands = "; bands ± 2 SE" if len({row["seed"] for row in rows}) > 1 else ""
+    return (f"{dataset}, " if dataset else "") + f"{seeds_text(rows)}, paired{bands}"
 
 
 def _plus(value: float) -> str:

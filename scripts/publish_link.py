@@ -3,18 +3,23 @@
     python scripts/publish_link.py envelope --dataset fashion-mini --seeds 0 1 2 3 4
     python scripts/publish_link.py envelope --dataset folder:cifar10-jpeg --seeds 0 1 2 --device gateway \
         --architecture gateway-fashion-mini
+    python scripts/publish_link.py kept --dataset folder:cifar10-jpeg --seeds 0 --device gateway \
+        --architecture gateway-fashion-mini --set distill.epochs=50 distill.link_epochs=20
 
-The link and what it is compared with (``kdnas.pipeline.baselines``) train the same published architecture, made for the
-images at hand, from the same first weights with the same images, labels and steps, and are judged on test data once, at
-the end, with the same noise. What is finished is kept in --work and not done again, whatever has changed since in the
-code: begin another --work then. Processes with different data sets, seeds or systems may share --work, once --systems
-kdnas is finished for a data set and seed; the last command, with all of them, only collects the rows.
+envelope: the link and what it is compared with (``kdnas.pipeline.baselines``) train the same published architecture,
+made for the images at hand, from the same first weights with the same images, labels and steps, and are judged on test
+data once, at the end, with the same noise. What is finished is kept in --work and not done again, whatever has changed
+since in the code: begin another --work then. Processes with different data sets, seeds or systems may share --work,
+once --systems kdnas is finished for a data set and seed; the last command, with all of them, only collects the rows.
 
 A system that is new in the code is added to an old --work by the same command with --systems NAME: all that is finished
 there is read, not made again, and its rows are published with the new ones.
 
 digital-features and digital-image need Sionna (extra baselines), but neither the teacher nor a GPU once kdnas is
 finished: they may be left out with --systems on one machine and made on another, to which --work is copied.
+
+kept: the link alone and its teacher, of whose accuracy a device may keep more where it is trained for longer, or on
+more images, than all systems of the envelope are.
 """
 
 import argparse
@@ -43,6 +48,7 @@ class Case:
 
     def __init__(self, dataset: str, seed: int, given: argparse.Namespace) -> None:
         self.name, self.seed = Path(dataset.removeprefix("folder:")).name, seed
+        self.compared = given.table == "envelope"
         settings = make_settings(
             parse_assignments(given.set),
             {"dataset": dataset, "data.labels": parse_value(given.labels), "seed": seed, "preset": given.preset,
@@ -65,7 +71,8 @@ class Case:
         if name == OURS:
             context, network = self.context, self.systems.network()
             link = self.systems.link(OURS, lambda: both_stages(context, network, context.settings.loss, OURS))
-            self.systems.prepare()
+            if self.compared:
+                self.systems.prepare()
             self.teacher()
             self.systems.keep_link(OURS, link)
         else:
@@ -95,7 +102,7 @@ class Case:
              "accuracy": teacher["accuracy"], "ci95": teacher["ci95"], "transmitter_params": None, **of_teacher,
              "difference": None, "difference_ci95": None}
         ]  # fmt: skip
-        for name in SYSTEMS:
+        for name in SYSTEMS if self.compared else (OURS,):
             if not self.systems.is_kept(name):
                 continue
             info = self.systems.info(name)
@@ -116,18 +123,22 @@ class Case:
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["envelope"])
+    parser.add_argument("table", choices=["envelope", "kept"])
     parser.add_argument("--dataset", nargs="+", default=["fashion-mini"], help="data sets, or folder:PATH")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="make only these")
+    parser.add_argument(
+        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="envelope: make only these"
+    )
     parser.add_argument("--labels", default="1000")
     parser.add_argument("--device", default="wearable")
     parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the encoder")
     add_run_options(parser, "system")
     parser.add_argument("--work", type=Path, default=Path("runs/link"))
-    parser.add_argument("--out", type=Path, default=Path("runs/published/envelope.json"), help="the published file")
+    parser.add_argument("--out", type=Path, help="the published file (default: runs/published/TABLE.json)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.table == "kept":
+        given.systems = [OURS]
     rows = []
     for dataset in given.dataset:
         for seed in given.seeds:
@@ -137,7 +148,7 @@ def main() -> None:
                 case.make(name)
             rows += case.rows()
     again = command("publish_link.py", given, "dataset", "seeds", "labels", "device", "architecture")
-    publish(given.out, again, rows, ["dataset"])
+    publish(given.out or Path("runs/published") / f"{given.table}.json", again, rows, ["dataset"])
 
 
 if __name__ == "__main__":

@@ -27,15 +27,17 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def publish(script: ModuleType, monkeypatch: pytest.MonkeyPatch, place: Path, *systems: str) -> list[dict]:
-    words = ["envelope", "--preset", "smoke", "--labels", "200", "--seeds", "0", "--work", str(place / "work")]
-    words += ["--out", str(place / "envelope.json"), "--systems", *systems, "--set", *SMALL]
+def publish(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, place: Path, *systems: str, table: str = "envelope"
+) -> list[dict]:
+    words = [table, "--preset", "smoke", "--labels", "200", "--seeds", "0", "--work", str(place / "work")]
+    words += ["--out", str(place / f"{table}.json"), *(["--systems", *systems] if systems else []), "--set", *SMALL]
     monkeypatch.setattr(sys, "argv", ["publish_link.py", *words])
     script.main()
-    table = json.loads((place / "envelope.json").read_text())
-    assert validate_table(table) == "envelope"
-    assert "--labels 200 --device wearable --architecture wearable-fashion-mini --preset smoke" in table["command"]
-    return table["rows"]
+    document = json.loads((place / f"{table}.json").read_text())
+    assert validate_table(document) == "envelope"
+    assert "--labels 200 --device wearable --architecture wearable-fashion-mini --preset smoke" in document["command"]
+    return document["rows"]
 
 
 def by_point(rows: list[dict], system: str) -> dict[tuple, dict]:
@@ -49,6 +51,7 @@ def test_systems_are_made_one_by_one_and_pair(
     monkeypatch.setattr(script.Baselines, "prepare", lambda self: None)
     first = publish(script, monkeypatch, tmp_path, "kdnas")
     assert {row["system"] for row in first} == {"teacher", "kdnas"}
+    assert publish(script, monkeypatch, tmp_path, table="kept") == first
     rows = publish(script, monkeypatch, tmp_path, "deep-jscc")
     assert [row for row in rows if row["system"] != "deep-jscc"] == first
     ours, other = by_point(rows, "kdnas"), by_point(rows, "deep-jscc")
@@ -74,3 +77,14 @@ def test_every_system_is_published(script: ModuleType, tmp_path: Path, monkeypat
     assert {row["system"] for row in rows} == {"teacher", *script.SYSTEMS}
     assert publish(script, monkeypatch, tmp_path, "capacity") == rows
     assert all(row["symbols"] == 64 or row["system"] in ("teacher", "digital-image", "capacity") for row in rows)
+
+
+def test_what_is_kept_needs_no_coded_images(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: object) -> None:
+        raise AssertionError("images were coded")
+
+    monkeypatch.setattr(script.Baselines, "prepare", refused)
+    rows = publish(script, monkeypatch, tmp_path, table="kept")
+    assert [row["system"] for row in rows] == ["teacher", *["kdnas"] * 4]

@@ -100,7 +100,9 @@ def envelope_figure(rows: Sequence[Row]) -> "Figure":
                 above.append(last)
             to_percent(*above)
         _legend(figure, rows, paired)
-        heading(figure, "The link against its baselines, at equal complex symbols", _subtitle(rows))
+        alone = {row["system"] for row in rows} <= {_OURS, "teacher"}
+        title = "The link against its teacher" if alone else "The link against its baselines, at equal complex symbols"
+        heading(figure, title, _subtitle(rows))
     return figure
 
 

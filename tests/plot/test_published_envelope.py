@@ -75,3 +75,9 @@ def test_a_run_without_differences_has_no_second_line():
 def test_without_ours_nothing_can_be_compared():
     with pytest.raises(InputError, match="no row of kdnas"):
         envelope_figure([row for row in envelope() if row["system"] != "kdnas"])
+
+
+def test_the_link_alone_is_not_called_a_comparison() -> None:
+    alone = [row for row in envelope() if row["system"] in ("kdnas", "teacher")]
+    titles = [envelope_figure(rows).get_suptitle() for rows in (envelope(), alone)]
+    assert ["baselines" in title for title in titles] == [True, False]

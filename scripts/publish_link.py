@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("table", choices=["envelope", "kept"])
     parser.add_argument("--dataset", nargs="+", default=["fashion-mini"], help="data sets, or folder:PATH")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument(
-        "--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="envelope: make only these"
-    )
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, help="envelope: make only these")
     parser.add_argument("--labels", default="1000")
     parser.add_argument("--device", default="wearable")
     parser.add_argument("--architecture", default="wearable-fashion-mini", help="published architecture of the encoder")
@@ -137,18 +135,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the published file (default: runs/published/TABLE.json)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.table == "kept":
-        given.systems = [OURS]
+    if given.table == "kept" and given.systems:
+        parser.error("--systems goes with the table envelope: kept is of the link alone")
+    systems = [OURS] if given.table == "kept" else given.systems or SYSTEMS
     rows = []
     for dataset in given.dataset:
         for seed in given.seeds:
             case = Case(dataset, seed, given)
-            case.systems.check([name for name in given.systems if name != OURS])
-            for name in (OURS, *(name for name in SYSTEMS if name in given.systems and name != OURS)):
+            case.systems.check([name for name in systems if name != OURS])
+            for name in (OURS, *(name for name in SYSTEMS if name in systems and name != OURS)):
                 case.make(name)
             rows += case.rows()
     again = command("publish_link.py", given, "dataset", "seeds", "labels", "device", "architecture")
-    publish(given.out or Path("runs/published") / f"{given.table}.json", again, rows, ["dataset"])
+    keys = ["dataset", "device"] if given.table == "kept" else ["dataset"]
+    publish(given.out or Path("runs/published") / f"{given.table}.json", again, rows, keys)
 
 
 if __name__ == "__main__":

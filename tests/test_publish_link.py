@@ -88,3 +88,6 @@ def test_what_is_kept_needs_no_coded_images(
     monkeypatch.setattr(script.Baselines, "prepare", refused)
     rows = publish(script, monkeypatch, tmp_path, table="kept")
     assert [row["system"] for row in rows] == ["teacher", *["kdnas"] * 4]
+    with pytest.raises(SystemExit) as caught:
+        publish(script, monkeypatch, tmp_path, "deep-jscc", table="kept")
+    assert caught.value.code == 2
